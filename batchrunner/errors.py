@@ -117,3 +117,11 @@ class RequestError(BatchrunnerError):
         self.without = without
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
+
+
+class Interrupted(BatchrunnerError):
+    """A signal asked the run to end; 128 and the signal's number is the exit code."""
+
+    def __init__(self, name: str, number: int) -> None:
+        super().__init__(f"interrupted by {name}")
+        self.exit_code = 128 + number

@@ -1,0 +1,255 @@
+"""A prepared job as a running run: everything wired, watched, and brought to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import anyio
+from anyio import create_task_group, to_thread
+
+from batchrunner import simulator
+from batchrunner.errors import DeadlineReached, Interrupted, StoreError
+from batchrunner.events import Progress
+from batchrunner.limits import Budget, Estimator
+from batchrunner.retry import Backoff
+from batchrunner.runner import Brakes, Runner
+from batchrunner.stack import build_stack
+from batchrunner.store import Writer
+from batchrunner.transport import Clocks, Wire
+from batchrunner.worker import Settings, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from batchrunner.assemble.channels import Channels
+    from batchrunner.assemble.feed import InputFeed
+    from batchrunner.assemble.prepare import Prepared
+    from batchrunner.credentials import Redactor
+    from batchrunner.events import Tally
+    from batchrunner.store import Run
+    from batchrunner.telemetry import Emit
+    from batchrunner.worker import Asks
+
+HEARTBEAT_S = 2.0
+SIMULATED_LATENCY_S = 0.4
+THIRD_SIGNAL = 3
+
+
+class Display(Protocol):
+    """What `console.Display` is to a run."""
+
+    period_s: float
+
+    def progress(self, now: Progress) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manner:
+    """How an invocation runs: nothing of it changes what is bought."""
+
+    grace_s: float = 25.0
+    patient: bool = False
+    """Ctrl-C waits for those in flight within their own clocks, without the grace."""
+    simulate: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Execution:
+    """One invocation while it runs."""
+
+    prepared: Prepared
+    run: Run
+    feed: InputFeed
+    channels: Channels
+    tally: Tally
+    manner: Manner
+    display: Display
+    emit: Emit
+    redactor: Redactor
+    heartbeat: Callable[[Execution], None]
+    """Writes the manifest; called in a thread."""
+    budget: Budget
+    estimator: Estimator
+    resend: Asks | None = None
+    sent_changes: str | None = None
+    runner: Runner = field(init=False)
+    brakes: Brakes = field(init=False)
+    signals: int = 0
+
+    async def __call__(self) -> BaseException | None:
+        """Run to the end. Returns why it ended early, None when every item was given its chance."""
+        self.brakes = Brakes()
+        try:
+            async with AsyncExitStack() as stack:
+                send_to = await stack.enter_async_context(self._address())
+                wire = await stack.enter_async_context(self._wire())
+                writer = await stack.enter_async_context(Writer(self.run))
+                self.runner = self._runner(wire, writer, send_to)
+                group = await stack.enter_async_context(create_task_group())
+                group.start_soon(self._obey_signals)
+                group.start_soon(self._keep_deadline)
+                group.start_soon(self._show)
+                group.start_soon(self._beat)
+                await self.runner.run(self.feed)
+                group.cancel_scope.cancel()
+        except* StoreError as errors:
+            self.brakes.cause = self.brakes.cause or _first(errors)
+        return self.brakes.cause
+
+    @asynccontextmanager
+    async def _address(self) -> AsyncIterator[str]:
+        """Where requests go: the job's base URL, or a simulator of its own."""
+        base_url = self.prepared.ready.endpoint.base_url
+        if not self.manner.simulate:
+            yield base_url
+            return
+        limits = self.prepared.ready.job.limits
+        settings = simulator.Settings(
+            latency_s=SIMULATED_LATENCY_S,
+            requests_per_minute=self.channels.requests_per_minute(),
+            tokens_per_minute=None if isinstance(limits.tokens_per_minute, str) else limits.tokens_per_minute,
+        )
+        async with simulator.serving(settings) as server:
+            yield self.prepared.ready.provider.normalise(server.url)
+
+    def _wire(self) -> Wire:
+        job = self.prepared.ready.job
+        times = job.timeouts
+        clocks = Clocks(
+            connect_s=times.connect_s,
+            first_byte_s=times.first_byte_s,
+            idle_s=times.idle_s,
+            attempt_s=times.attempt_s,
+        )
+        return Wire(clocks=clocks, ca_file=job.provider.ca_file, proxy=job.provider.proxy)
+
+    def _runner(self, wire: Wire, writer: Writer, send_to: str) -> Runner:
+        ready, job = self.prepared.ready, self.prepared.ready.job
+        settings = Settings(
+            endpoint=ready.endpoint,
+            item_s=job.timeouts.item_s,
+            job_agent=_literal(job.request.get("agent_id")),
+            job_model=_literal(job.request.get("model")),
+            keep_response=job.output.response,
+            sent_changes=self.sent_changes,
+        )
+        worker = Worker(
+            provider=ready.provider,
+            asks=self.prepared.asker,
+            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s),
+            backoff=Backoff(attempts=job.retry.attempts),
+            prices=ready.prices,
+            estimator=self.estimator,
+            budget=self.budget,
+            settings=settings,
+            redact=self.redactor,
+            resend=self.resend,
+        )
+        return Runner(
+            worker=worker,
+            record=writer.record,
+            route=self.channels.route(),
+            open_channels=self.channels.open(wire, send_to),
+            watch=self.tally,
+            brakes=self.brakes,
+        )
+
+    # Beside the run
+
+    async def _obey_signals(self) -> None:
+        """The first signal drains, the second stops, the third dies."""
+        async with create_task_group() as group:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+                async for number in received:
+                    self.signals += 1
+                    self.emit("signal_received", signal=signal.Signals(number).name, count=self.signals)
+                    if self.signals == 1:
+                        self._drain(number, group.start_soon)
+                    elif self.signals == THIRD_SIGNAL:
+                        os._exit(128 + number)
+                    else:
+                        self.brakes.stop()
+
+    def _drain(self, number: int, start_soon: Callable[..., None]) -> None:
+        in_flight, oldest_s = len(self.runner.in_flight), self.oldest_s()
+        self.brakes.drain(Interrupted(signal.Signals(number).name, number))
+        patient = self.manner.patient and number == signal.SIGINT
+        if patient:
+            self.display.say(
+                f"Draining {in_flight} in flight (oldest {oldest_s:.0f} s). "
+                "Ctrl-C again gives them up; they may be billed."
+            )
+        else:
+            self.display.say(f"draining {in_flight} in flight, for {self.manner.grace_s:g} s at most")
+            start_soon(self._give_up_after_grace)
+
+    async def _give_up_after_grace(self) -> None:
+        await anyio.sleep(self.manner.grace_s)
+        self.brakes.stop()
+
+    async def _keep_deadline(self) -> None:
+        deadline_s = self.prepared.ready.job.budget.deadline
+        if deadline_s is None:
+            return
+        await anyio.sleep(deadline_s)
+        self.brakes.drain(DeadlineReached(f"the deadline of {deadline_s:g} s was reached"))
+        await self._give_up_after_grace()
+
+    async def _show(self) -> None:
+        while True:
+            await to_thread.run_sync(self.display.progress, self.progress(), abandon_on_cancel=True)
+            await anyio.sleep(self.display.period_s)
+
+    async def _beat(self) -> None:
+        while True:
+            await to_thread.run_sync(self.heartbeat, self)
+            await anyio.sleep(HEARTBEAT_S)
+
+    # What can be seen of it
+
+    def oldest_s(self) -> float:
+        began = [trip.started_at for trip in self.runner.in_flight.values()]
+        return max(0.0, time.time() - min(began) / 1e6) if began else 0.0
+
+    def progress(self) -> Progress:
+        tally, lanes = self.tally, [desk.channel.lane for desk in self.runner.desks]
+        limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
+        paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
+        notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
+        notes += [f"{lane.name} does not answer, probing" for lane in lanes if lane.breaker.open][:1]
+        return Progress(
+            name=self.prepared.ready.job.name,
+            done=tally.done,
+            total=tally.total,
+            succeeded=tally.before.succeeded + tally.now.succeeded,
+            failed=tally.failed(),
+            failed_by_type={kind: failure.count for kind, failure in tally.failed_by_type().items()},
+            per_minute=tally.rate.per_minute(),
+            limit_per_minute=sum(limits) if limits else None,
+            in_flight=len(self.runner.in_flight),
+            oldest_s=self.oldest_s(),
+            waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),
+            throttled=sum(lane.throttled_count for lane in lanes),
+            tokens=tally.now.prompt_tokens + tally.now.completion_tokens,
+            cost_usd=tally.now.cost_usd,
+            seconds=tally.seconds,
+            left_s=tally.left_s(),
+            draining=self.brakes.draining,
+            notes=tuple(notes),
+        )
+
+
+def _literal(value: Any) -> str | None:
+    """The job's own agent or model, where it is not a row's."""
+    return None if value is None or "{{" in str(value) else str(value)
+
+
+def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

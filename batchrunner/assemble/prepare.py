@@ -1,0 +1,183 @@
+"""A job checked end to end: everything that can be known before anything is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from batchrunner import __version__, credentials, providers, sources, templates
+from batchrunner.errors import JobError
+from batchrunner.prices import Prices
+from batchrunner.records import Endpoint, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from batchrunner.credentials import Credential
+    from batchrunner.providers.base import Provider
+    from batchrunner.spec import JobSpec
+    from batchrunner.templates import Asker
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What a job needs before its input is looked into: found, readable, allowed."""
+
+    job: JobSpec
+    provider: Provider
+    endpoint: Endpoint
+    credentials: tuple[Credential, ...]
+    source: sources.Input
+    prices: Prices
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A job that can start: its input checked, its templates compiled against the input's columns."""
+
+    ready: Ready
+    checked: sources.Checked
+    asker: Asker
+    asked: Mapping[str, Any]
+    """What the job asks, flat: the fingerprint of what is bought."""
+    fingerprint: Mapping[str, Any]
+    """The input's, as `sources.Input.fingerprint` gives it."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """While this holds, rows are known by their number: nothing needs to be rendered again."""
+        return {"fingerprint": dict(self.fingerprint), "asked": dict(self.asked), "version": __version__}
+
+
+class Faults:
+    """Collects the faults of several steps, so that a user meets all of them at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def of(self, step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except JobError as error:
+            self.found += error.faults
+            return None
+
+    def stop(self) -> None:
+        if self.found:
+            raise JobError(*self.found)
+
+
+def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool: Path | None = None) -> Ready:
+    """Everything but the input's contents. Raises JobError with all faults."""
+    faults = Faults()
+    provider = faults.of(lambda: _provider(job))
+    source = faults.of(lambda: sources.open_input(job.input.path, base=job.base, id_column=job.input.id, spool=spool))
+    base_url = faults.of(lambda: _base_url(job, provider)) if provider else None
+    keys: tuple[Credential, ...] | None = None
+    endpoint = None
+    if provider and base_url:
+        endpoint = _endpoint(job, base_url, environ)
+        keys = credentials.NO_KEY if simulate else faults.of(lambda: _keys(job, provider, base_url, environ))
+        faults.of(lambda: provider.headers(None, endpoint))
+    prices = Prices(job.prices, provider.name if provider else None)
+    if provider:
+        faults.of(lambda: _price_of_cap(job, prices))
+    faults.stop()
+    assert provider
+    assert source
+    assert endpoint
+    assert keys is not None
+    warnings = (*provider.warnings(endpoint), *(warning for key in keys for warning in key.warnings))
+    return Ready(
+        job=job,
+        provider=provider,
+        endpoint=endpoint,
+        credentials=keys,
+        source=source,
+        prices=prices,
+        warnings=warnings,
+    )
+
+
+def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None) -> Prepared:
+    """Look into the input, once: the checking pass is skipped while `remembered` has it for the same fingerprint."""
+    job, source = ready.job, ready.source
+    fingerprint = source.fingerprint()
+    known = remembered or {}
+    if known.get("fingerprint") == fingerprint and known.get("id") == job.input.id:
+        checked = sources.Checked.from_json(known["checked"])
+    else:
+        checked = sources.check(source)
+    source.learn(checked)
+    asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
+    asked = {"provider.kind": ready.provider.name, "provider.base_url": ready.endpoint.base_url, **asker.asked}
+    return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
+
+
+def remember(prepared: Prepared) -> dict[str, Any]:
+    """What the run keeps of the input, so that the next invocation need not look again."""
+    ready = prepared.ready
+    return {
+        "fingerprint": dict(prepared.fingerprint),
+        "id": ready.job.input.id,
+        "checked": prepared.checked.to_json(),
+        "rows_path": str(ready.source.files[0]) if ready.job.rows is not None else None,
+        "version": __version__,
+    }
+
+
+def _provider(job: JobSpec) -> Provider:
+    if job.provider.kind is None:
+        known = ", ".join(providers.available())
+        raise JobError(f"provider.kind is not set; give --provider or [provider] kind: one of {known}")
+    return providers.load(job.provider.kind)
+
+
+def _base_url(job: JobSpec, provider: Provider) -> str:
+    given = job.provider.base_url or provider.base_url
+    if given is None:
+        raise JobError(f"provider.base_url is not set; provider {provider.name!r} has no public address")
+    return provider.normalise(given)
+
+
+def _endpoint(job: JobSpec, base_url: str, environ: Mapping[str, str]) -> Endpoint:
+    workspace = job.provider.workspace_id if job.provider.workspace_id is not None else environ.get("TESS_WORKSPACE_ID")
+    return Endpoint(
+        base_url=base_url,
+        workspace_id=str(workspace) if workspace not in (None, "") else None,
+        headers=job.provider.headers,
+        volatile=frozenset(job.request.get("volatile") or ()),
+    )
+
+
+def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str, str]) -> tuple[Credential, ...]:
+    keys = credentials.resolve(
+        job.provider.api_key,
+        variable=provider.key_variable,
+        base_url=base_url,
+        public_base_url=provider.base_url,
+        base=job.base,
+        environ=environ,
+    )
+    if any(key.key is not None for key in keys):
+        credentials.refuse_plain_http(base_url, job.provider.allow_http)
+    return keys
+
+
+def _price_of_cap(job: JobSpec, prices: Prices) -> None:
+    """A cap on money needs the price of what is asked; rows that name a model of their own are judged one by one."""
+    if job.budget.max_cost_usd is None:
+        return
+    model = job.request.get("model")
+    if isinstance(model, str) and "{{" in model:
+        return
+    usage = Usage(prompt_tokens=1, completion_tokens=1)
+    if model is not None and prices.cost(model, usage) is None:
+        raise JobError(
+            f'budget.max_cost_usd: the price of model {model!r} is not known; give it in [prices."{model}"], '
+            "or cap tokens with budget.max_tokens_total"
+        )

@@ -1,0 +1,115 @@
+"""The command line: one file per command, loaded when the command is called."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import traceback
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from batchrunner import __version__
+from batchrunner.errors import BatchrunnerError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = ("run", "plan", "status", "show", "redo", "export", "simulator", "providers", "init")
+
+
+class Lazy(click.Group):
+    """A group that imports a command's module only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"{__name__}.{name}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            raise self._suggest(args[0], ctx) or error from None
+
+    def _suggest(self, name: str, ctx: click.Context) -> click.UsageError | None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        return click.UsageError(f"no such command {name!r}; did you mean {near[0]!r}?", ctx) if near else None
+
+
+@click.command(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="batchrunner", message="%(prog)s %(version)s")
+def group() -> None:
+    """Run batches of chat-completion requests: resumable, paced, every token counted.
+
+    \b
+    batchrunner init                     write a commented starter job file
+    batchrunner plan jobs/my.toml        check everything, send nothing
+    batchrunner run jobs/my.toml         start; the same command again resumes
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit with its code. The one place that turns errors into exit codes."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = group.main(args=words, prog_name="batchrunner", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.Abort:
+        code = 130
+    except KeyboardInterrupt:
+        _say("interrupted; nothing was sent")
+        code = 130
+    except click.ClickException as error:
+        with contextlib.suppress(OSError):
+            error.show()
+        code = _fatal(words, 2, error.format_message())
+    except BatchrunnerError as error:
+        _say(str(error))
+        code = _fatal(words, error.exit_code, str(error))
+    except BrokenPipeError:
+        code = 0  # Whoever read our answer has had enough of it.
+    except Exception as error:
+        traceback.print_exc()
+        _say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
+        code = _fatal(words, 1, f"{type(error).__name__}: {error}")
+    _leave(int(code or 0))
+
+
+def _say(text: str) -> None:
+    for line in text.splitlines():
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(f"batchrunner: {line}", err=True)
+
+
+def _fatal(words: list[str], code: int, reason: str) -> int:
+    """With --json, a run that never began still ends with one object on stdout."""
+    if "--json" in words and words[:1] in (["run"], ["redo"]):
+        import json
+
+        with contextlib.suppress(OSError):
+            click.echo(json.dumps({"type": "fatal", "exit": code, "reason": reason, "retryable": code in (11, 15)}))
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit without a second traceback when a stream was closed by its reader."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, AttributeError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(code)

@@ -1,0 +1,124 @@
+"""Options that several commands share, and what they say to the job."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from batchrunner.spec import JobSpec
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+EXIT_STATUS = """\b
+Exit status:
+   0  finished; failed items within --max-failed
+   1  a bug in batchrunner
+   2  usage, job file or input not valid; nothing was sent
+   3  finished, more items rejected than allowed: look, redo
+   4  finished, more items exhausted than allowed: run again
+  10  run directory not found, damaged or not ours
+  11  another process holds this run
+  12  the provider refuses every request alike: fix first
+  13  the job now asks something else: decide
+  14  the deadline was reached: run again
+  15  the provider is down: run again later
+  16  results could not be written: make room, run again
+  17  the budget was reached: decide
+ 129, 130, 143  hangup, Ctrl-C, SIGTERM: drained; run again
+"""
+
+_JOB = (
+    click.option("--out", metavar="DIR", help="The run's directory."),
+    click.option("--runs-dir", metavar="DIR", envvar="BATCHRUNNER_RUNS_DIR", help="Where run directories live."),
+    click.option("--provider", metavar="KIND", help="Provider: see `batchrunner providers`."),
+    click.option("--base-url", metavar="URL", help="The provider's base URL."),
+    click.option("--agent-id", metavar="ID", help="Agent to ask, where a row names none."),
+    click.option("--model", metavar="NAME", help="Model to ask, where a row names none."),
+    click.option("--rpm", metavar="N|none", help="Requests per minute."),
+    click.option("--tpm", metavar="N|none", help="Tokens per minute."),
+    click.option("--concurrency", metavar="N|auto", help="Requests in flight."),
+    click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Only the first N items: a kept pilot."),
+    click.option("--shard", metavar="I/N", help="Only the items of shard I of N, I from 0."),
+    click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any job key, e.g. request.temperature=0."),
+    click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="A parameter of the job."),
+    click.option("--env-file", metavar="FILE", help="Read variables from FILE; the environment wins."),
+    click.option("--max-cost", metavar="USD", help="Stop before the run has cost more."),
+    click.option("--max-tokens-total", metavar="N", help="Stop before the run has used more tokens."),
+    click.option("--simulate", is_flag=True, help="Against the embedded simulator: no key, no money."),
+)
+
+_KEYS = {
+    "provider": "provider.kind",
+    "base_url": "provider.base_url",
+    "agent_id": "request.agent_id",
+    "model": "request.model",
+    "rpm": "limits.requests_per_minute",
+    "tpm": "limits.tokens_per_minute",
+    "concurrency": "limits.concurrency",
+    "max_cost": "budget.max_cost_usd",
+    "max_tokens_total": "budget.max_tokens_total",
+    "deadline": "budget.deadline",
+}
+_NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
+
+
+def job_options(command: F) -> F:
+    """The options that say which job, changed how, and where its run lives."""
+    for option in reversed(_JOB):
+        command = option(command)
+    return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """The job and the environment that a command line names."""
+
+    job: JobSpec
+    environ: Mapping[str, str]
+
+
+def load_job(target: str, given: Mapping[str, Any]) -> Asked:
+    """The job that TARGET and the options describe. Raises JobError with every fault."""
+    from pathlib import Path
+
+    from batchrunner import spec
+    from batchrunner.credentials import read_env_file
+
+    environ = dict(os.environ)
+    if given.get("env_file"):
+        environ = {**read_env_file(Path(given["env_file"])), **environ}
+    overrides: dict[str, Any] = dict(spec.parse_set(text) for text in given.get("sets", ()))
+    overrides |= {key: _value(name, given[name]) for name, key in _KEYS.items() if given.get(name) is not None}
+    params = dict(_pair(text) for text in given.get("params", ()))
+    if target.endswith(".toml"):
+        job = spec.load(Path(target), overrides=overrides, params=params, environ=environ)
+    else:
+        job = spec.for_rows(target, overrides=overrides, params=params, environ=environ)
+    return Asked(job=job, environ=environ)
+
+
+def _value(name: str, text: str) -> int | float | str:
+    if name not in _NUMBERS:
+        return text
+    plain = text.replace("_", "").replace(",", "")
+    try:
+        return int(plain)
+    except ValueError:
+        pass
+    try:
+        return float(plain)
+    except ValueError:
+        return text
+
+
+def _pair(text: str) -> Sequence[str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise click.UsageError(f"--param: expected NAME=VALUE, got {text!r}")
+    return name, value

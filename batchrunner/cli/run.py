@@ -1,0 +1,47 @@
+"""`batchrunner run`: start or resume."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from batchrunner.cli.options import EXIT_STATUS, job_options
+
+
+@click.command("run", short_help="Start or resume a job.", epilog=EXIT_STATUS)
+@click.argument("target", metavar="JOB|ROWS")
+@job_options
+@click.option("--deadline", metavar="TIME", envvar="BATCHRUNNER_DEADLINE", help="Drain after 90s, 30m, 2h ...")
+@click.option("--max-failed", metavar="N|P%", default="0", show_default=True, help="Failed items that still exit 0.")
+@click.option("--strict", is_flag=True, help="A bad row is a fault of the input: exit 2, nothing sent.")
+@click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")
+@click.option("--accept-change", is_flag=True, help="Buy settled items again where the job now asks something else.")
+@click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
+@click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
+@click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress and no summary.")
+@click.option(
+    "--progress-every",
+    metavar="TIME",
+    default="30s",
+    show_default=True,
+    envvar="BATCHRUNNER_PROGRESS_EVERY",
+    help="Between two progress lines where there is no terminal.",
+)
+def command(target: str, **given: Any) -> int:
+    """Start JOB, or resume it: the same command line again buys only what is missing.
+
+    JOB is a .toml job file; ROWS a .jsonl, .parquet or .csv file whose every row is a request, or -
+    for standard input. The last line on stdout is the path of results.parquet, or of the run's
+    directory while it is not finished.
+
+    \b
+    Examples:
+      batchrunner run jobs/quickstart.toml --simulate
+      batchrunner run prompts.jsonl --provider tess --agent-id 8794 --rpm 60
+      batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
+    """
+    from batchrunner.cli.running import run_job
+
+    return run_job(target, given)

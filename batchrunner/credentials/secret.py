@@ -1,0 +1,78 @@
+"""A key that does not show itself, and taking keys out of texts."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_MASK = "***"
+
+
+class Secret:
+    """A text that shows itself only when asked to `reveal`."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The secret itself, for the wire and nothing else."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Secret({_MASK})"
+
+    def __str__(self) -> str:
+        return _MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret is not written anywhere")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credential:
+    """One key and where it came from. No key means: ask without one."""
+
+    key: Secret | None
+    source: str
+    """The variable's name, `file:PATH`, `command:PROGRAM` or `none`."""
+    label: str
+    """For messages and lanes; no two credentials of a job share one."""
+    warnings: tuple[str, ...] = ()
+
+
+NO_KEY = (Credential(key=None, source="none", label="no key"),)
+"""For a job that asks without a key."""
+
+
+class Redactor:
+    """Takes keys out of texts: the exact values, as they stand in addresses and JSON too, and any `Bearer …`."""
+
+    def __init__(self, secrets: Iterable[Secret | None]) -> None:
+        values = {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
+        exact = [re.escape(value) for value in sorted(values, key=len, reverse=True)]
+        self._pattern = re.compile("|".join([*exact, r"(?<=\bbearer)\s+[^\s\"',;<>]+"]), re.IGNORECASE)
+
+    def __call__(self, text: str) -> str:
+        """The same text without secrets."""
+        return self._pattern.sub(lambda found: f" {_MASK}" if found[0][0].isspace() else _MASK, text)
+
+
+def _spellings(key: str) -> set[str]:
+    """The forms in which a server may echo a key. A text under six characters is no secret, but common words."""
+    halves = [part for part in key.split("|") if len(part) >= 20]
+    forms = {form for part in (key, *halves) for form in (part, quote(part, safe=""), json.dumps(part)[1:-1])}
+    return {form for form in forms if len(form) >= 6}

@@ -1,0 +1,82 @@
+"""Tokens before they are known: for reservations, budgets and plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchrunner.records import Request, Usage
+
+CHARS_PER_TOKEN = 4.0
+COMPLETION_TOKENS = 1_000
+"""Assumed of a request that names no maximum, until some are settled."""
+ENOUGH = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    prompt_tokens: int
+    completion_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+
+class Estimator:
+    """Guesses a request's tokens; learns from what requests really used.
+
+    `seen` starts the counts from earlier outcomes of the run: completion tokens to how often.
+    """
+
+    def __init__(self, seen: Mapping[int, int] | None = None) -> None:
+        self._counts: dict[int, int] = {}
+        self._total = 0
+        self._p95 = 0
+        self._chars = 0
+        self._prompt_tokens = 0
+        for tokens, count in (seen or {}).items():
+            self._count(tokens, count)
+
+    def estimate(self, request: Request) -> Estimate:
+        return Estimate(prompt_tokens=self._prompt(request), completion_tokens=self._completion(request))
+
+    def _prompt(self, request: Request) -> int:
+        per_char = self._prompt_tokens / self._chars if self._chars else 1 / CHARS_PER_TOKEN
+        return int(request.prompt_chars * per_char) + 8
+
+    def _completion(self, request: Request) -> int:
+        most = request.max_tokens * request.choices if request.max_tokens else None
+        if self._total < ENOUGH:
+            return most or COMPLETION_TOKENS * request.choices
+        return min(self.p95(), most) if most else self.p95()
+
+    def learn(self, request: Request, usage: Usage) -> None:
+        if usage.prompt_tokens and request.prompt_chars:
+            self._chars += request.prompt_chars
+            self._prompt_tokens += usage.prompt_tokens
+        if usage.completion_tokens is not None:
+            self._count(usage.completion_tokens, 1)
+
+    def _count(self, tokens: int, count: int) -> None:
+        # Rounded to an eighth of its size: few distinct counts however many outcomes.
+        step = max(1, 1 << max(0, tokens.bit_length() - 4))
+        rounded = -(-tokens // step) * step
+        self._counts[rounded] = self._counts.get(rounded, 0) + count
+        self._total += count
+        if self._total < 100 or self._total % 64 == 0:
+            self._p95 = 0
+
+    def p95(self) -> int:
+        """Completion tokens that 95 of 100 requests stayed under."""
+        if not self._p95:
+            left = self._total * 0.05
+            for tokens in sorted(self._counts, reverse=True):
+                left -= self._counts[tokens]
+                if left <= 0:
+                    self._p95 = tokens
+                    break
+        return self._p95

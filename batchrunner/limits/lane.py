@@ -1,0 +1,121 @@
+"""A lane: what shares one limit. Paces, pauses, counts what is in flight, and holds no task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import anyio
+
+from batchrunner.limits.breaker import CANARY, Breaker
+from batchrunner.limits.pace import RequestPace, TokenPace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchrunner.errors import BatchrunnerError, RequestError
+    from batchrunner.limits.concurrency import Concurrency
+
+PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""How long a lane pauses on rate-limit signals that give no hint, one after another."""
+
+
+class Lane:
+    """One allowance: a key, or a key and an agent or model.
+
+    `admit` is called by one task at a time (the caller's turnstile keeps the order).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        concurrency: Concurrency,
+        breaker: Breaker,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = anyio.current_time,
+    ) -> None:
+        self.name = name
+        self.concurrency, self.breaker = concurrency, breaker
+        self.in_flight = 0
+        self.throttled_count = 0
+        self.canary: int | None = CANARY
+        self.ended: BatchrunnerError | None = None
+        """Why nothing more goes out on this lane in this run."""
+        self._clock = clock
+        self._requests = RequestPace(requests_per_minute) if requests_per_minute else None
+        self._tokens = TokenPace(tokens_per_minute, now=clock()) if tokens_per_minute else None
+        self._paused_until = 0.0
+        self._silent_signals = 0
+        self._signal_at = 0.0
+
+    @property
+    def requests_per_minute(self) -> float | None:
+        return self._requests.per_minute if self._requests else None
+
+    @property
+    def slots(self) -> int:
+        """How many requests may be in flight now."""
+        if self.breaker.open:
+            return 1
+        return min(self.concurrency.limit, self.canary) if self.canary is not None else self.concurrency.limit
+
+    def paused_s(self) -> float:
+        return max(0.0, self._paused_until - self._clock())
+
+    async def rest(self) -> None:
+        """Wait until the lane is not paused."""
+        while (wait_s := self.paused_s()) > 0:
+            await anyio.sleep(wait_s)
+
+    async def admit(self, tokens: int) -> None:
+        """Wait until one more request of an estimated `tokens` may start, and book it."""
+        if self._requests is not None:
+            await self._requests.take()
+        if self._tokens is not None:
+            while (wait_s := self._tokens.wait_s(self._clock())) > 0:
+                await anyio.sleep(wait_s)
+            self._tokens.take(tokens, self._clock())
+        await self.rest()
+
+    def open_now(self) -> bool:
+        """Whether `admit` would return without waiting."""
+        now = self._clock()
+        return (
+            self._paused_until <= now
+            and (self._requests is None or self._requests.open())
+            and (self._tokens is None or self._tokens.wait_s(now) == 0)
+        )
+
+    def pause(self, seconds: float) -> None:
+        self._paused_until = max(self._paused_until, self._clock() + seconds)
+
+    def settle(self, *, reserved: int, used: int) -> None:
+        if self._tokens is not None:
+            self._tokens.settle(reserved, used)
+
+    def succeeded(self, *, latency_s: float) -> None:
+        self._silent_signals = 0
+        self.breaker.succeeded()
+        self.concurrency.succeeded(in_flight=self.in_flight, latency_s=latency_s)
+
+    def failed(self, error: RequestError, item_id: str, *, started_at: float) -> None:
+        """Take in a failed attempt begun at `started_at`. May pause the lane, open its breaker, or end it."""
+        now = self._clock()
+        if error.scope == "lane" or error.error_type == "rate_limit":
+            self._throttled(error, started_at=started_at, now=now)
+        was_open = self.breaker.open
+        self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)
+        if self.breaker.open and (not was_open or self.in_flight <= 1):
+            self.pause(self.breaker.probed())
+
+    def _throttled(self, error: RequestError, *, started_at: float, now: float) -> None:
+        if error.error_type == "rate_limit":
+            self.throttled_count += 1
+            self.concurrency.throttled(started_at=started_at, now=now)
+        if error.wait_s:
+            self.pause(error.wait_s)
+        elif started_at >= self._signal_at:
+            self.pause(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)])
+            self._silent_signals += 1
+            self._signal_at = now

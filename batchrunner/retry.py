@@ -1,0 +1,84 @@
+"""Whether another attempt is worth it, and how long it waits: tenacity's machinery with our own stop and wait."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from tenacity import DoSleep, RetryCallState, Retrying, retry_if_exception
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from batchrunner.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FIRST_WAIT_S = 1.0
+LONGEST_BACKOFF_S = 60.0
+MOST_UNREADABLE = 2
+"""How often a 200 that was cut or could not be read is tried again: each one may have been billed."""
+UNREADABLE = frozenset({"malformed", "truncated"})
+
+
+class Backoff:
+    """Decides after a failed attempt. Not paid for on the success path."""
+
+    def __init__(self, *, attempts: int, uniform: Callable[[float, float], float] = random.uniform) -> None:
+        self._retrying = Retrying(
+            retry=retry_if_exception(_worth_another), stop=_Enough(attempts), wait=_HintOrJitter(uniform), reraise=True
+        )
+
+    def wait_s(self, error: RequestError, *, failures: int, unreadable: int = 0) -> float | None:
+        """Seconds until the next attempt, or None when there is none.
+
+        `failures` counts the failed attempts so far, this one included, rate limits left out;
+        `unreadable` those of them whose reply was cut or could not be read.
+        """
+        state = RetryCallState(self._retrying, None, (), {"unreadable": unreadable})
+        state.attempt_number = failures
+        state.set_exception((type(error), error, error.__traceback__))
+        self._retrying.begin()
+        try:
+            step = self._retrying.iter(state)
+        except RequestError:
+            return None
+        assert isinstance(step, DoSleep)
+        return float(step)
+
+
+def _worth_another(error: BaseException) -> bool:
+    # By name of the one type: tenacity shows a predicate every BaseException, cancellation too.
+    return isinstance(error, RequestError) and error.verdict == "retry"
+
+
+def _error(state: RetryCallState) -> RequestError:
+    error = state.outcome.exception() if state.outcome else None
+    assert isinstance(error, RequestError)
+    return error
+
+
+class _Enough(stop_base):
+    def __init__(self, attempts: int) -> None:
+        self.attempts = attempts
+
+    def __call__(self, state: RetryCallState) -> bool:
+        error = _error(state)
+        if error.error_type == "rate_limit":
+            return False
+        unreadable = error.error_type in UNREADABLE and state.kwargs["unreadable"] > MOST_UNREADABLE
+        return unreadable or state.attempt_number >= self.attempts
+
+
+class _HintOrJitter(wait_base):
+    """The server's hint and a little more, never less; else exponential with full jitter."""
+
+    def __init__(self, uniform: Callable[[float, float], float]) -> None:
+        self.uniform = uniform
+
+    def __call__(self, state: RetryCallState) -> float:
+        hint = _error(state).wait_s
+        if hint is not None:
+            return hint + self.uniform(0.0, min(1.0, hint / 10))
+        ceiling = FIRST_WAIT_S * 2.0 ** min(max(state.attempt_number, 1) - 1, 16)
+        return self.uniform(0.1, min(LONGEST_BACKOFF_S, ceiling))

@@ -1,0 +1,402 @@
+"""How items flow: read, queued by lane, worked on, recorded; and every way in which that ends."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import anyio.abc
+from anyio import CancelScope, Lock, create_task_group
+
+from batchrunner.errors import BatchrunnerError, BudgetReached, StoreError
+from batchrunner.limits.breaker import CANARY, Refusals
+from batchrunner.records import Outcome
+from batchrunner.worker import Later, Trip, Unfinished
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection, Sequence
+
+    from batchrunner.records import Item
+    from batchrunner.stack import Channel
+    from batchrunner.worker import Worker
+
+READ_AHEAD = 256
+WAITING_PER_SLOT = 4
+"""A lane with more items in backoff than this many per slot takes no new ones."""
+
+
+class Feed(Protocol):
+    """Where items come from, in input order. Never called concurrently."""
+
+    async def chunk(self) -> Sequence[Item]:
+        """Some more items of this pass; none at its end."""
+
+    def skip(self, item: Item) -> None:
+        """This item's lane is full: keep it for the next pass."""
+
+    def rewind(self) -> bool:
+        """Begin another pass over what was skipped; False when nothing was."""
+
+
+class Watch(Protocol):
+    """Who is told what happens. Returns at once, raises nothing."""
+
+    def settled(self, outcome: Outcome) -> None: ...
+    def left(self, *, possibly_billed: int) -> None: ...
+    def tried(self) -> None: ...
+
+
+class Brakes:
+    """Two ways to end a run early. `drain` takes no new item; `stop` also gives up those in flight.
+
+    The first cause to drain is the one that the run reports. Make it inside the event loop.
+    """
+
+    def __init__(self) -> None:
+        self.cause: BaseException | None = None
+        self.draining = False
+        self.stopping = CancelScope()
+        self._on_drain: list[Callable[[], None]] = []
+
+    def drain(self, cause: BaseException | None = None) -> None:
+        self.cause = self.cause or cause
+        self.draining = True
+        for tell in self._on_drain:
+            tell()
+
+    def stop(self, cause: BaseException | None = None) -> None:
+        self.drain(cause)
+        self.stopping.cancel()
+
+    def on_drain(self, tell: Callable[[], None]) -> None:
+        self._on_drain.append(tell)
+
+
+class Bell:
+    """Wakes everyone who waits for something to change."""
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def ring(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self, seconds: float | None = None) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+
+
+class Backlog:
+    """Items that want the same lanes: new ones in input order, and those that wait for their next attempt."""
+
+    def __init__(self) -> None:
+        self.fresh: deque[Item] = deque()
+        self.waiting: list[tuple[float, int, Trip]] = []
+        self.closed = False
+        self.bell = Bell()
+        self._order = count()
+
+    def add(self, item: Item) -> None:
+        self.fresh.append(item)
+
+    def later(self, trip: Trip, due: float) -> None:
+        heapq.heappush(self.waiting, (due, next(self._order), trip))
+        self.bell.ring()
+
+    def close(self) -> None:
+        self.closed = True
+        self.bell.ring()
+
+    def abandon(self) -> list[Trip]:
+        """Nothing here will be sent any more: the trips that had been begun."""
+        begun = [trip for _, _, trip in self.waiting]
+        self.fresh.clear()
+        self.waiting.clear()
+        self.close()
+        return begun
+
+    def ready(self, now: float, *, slots: int) -> Item | Trip | None:
+        """What goes next: a retry that is due, else a new item unless too many wait already."""
+        if self.waiting and self.waiting[0][0] <= now:
+            return heapq.heappop(self.waiting)[2]
+        if self.fresh and len(self.waiting) <= WAITING_PER_SLOT * slots:
+            return self.fresh.popleft()
+        return None
+
+    @property
+    def spent(self) -> bool:
+        return self.closed and not self.fresh and not self.waiting
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Desk:
+    """One lane's workers and the backlog they draw from."""
+
+    channel: Channel
+    backlog: Backlog
+    workers: int = 0
+    turnstile: Lock = field(default_factory=lambda: Lock(fast_acquire=True))
+    gate: CancelScope | None = None
+    """Around the one worker that waits for its turn, so that a drain does not wait with it."""
+
+
+class Runner:
+    """Settles every item of a feed and records every outcome that was paid for.
+
+    `route` names an item's backlog, `open_channels` gives the channels that serve it, one for each key.
+    `record` returns once the outcome survives a crash of this process.
+    """
+
+    def __init__(
+        self,
+        *,
+        worker: Worker,
+        record: Callable[[Outcome], Awaitable[None]],
+        route: Callable[[Item], str],
+        open_channels: Callable[[str], list[Channel]],
+        watch: Watch,
+        brakes: Brakes,
+    ) -> None:
+        self.worker, self.record, self.watch, self.brakes = worker, record, watch, brakes
+        self.desks: list[Desk] = []
+        self.in_flight: dict[str, Trip] = {}
+        self._route, self._open_channels = route, open_channels
+        self._backlogs: dict[str, Backlog] = {}
+        self._refusals = Refusals()
+        self._room, self._money, self._canary_back = Bell(), Bell(), Bell()
+        self._canaries = 0
+        self._group: anyio.abc.TaskGroup
+        brakes.on_drain(self._give_up_waiting)
+
+    @property
+    def backlogs(self) -> Collection[Backlog]:
+        return self._backlogs.values()
+
+    async def run(self, feed: Feed) -> None:
+        """Returns when nothing is in flight any more. Why it ended early is in `brakes.cause`."""
+        with self.brakes.stopping:
+            async with create_task_group() as self._group:
+                await self._read(feed)
+                for backlog in self._backlogs.values():
+                    backlog.close()
+        self._give_up_waiting()
+        await self._settle_refusals()
+        self._report_lost_lanes()
+
+    # The feed
+
+    async def _read(self, feed: Feed) -> None:
+        while not self.brakes.draining:
+            items = await feed.chunk()
+            for item in items:
+                await self._queue(item, feed)
+            for desk in self.desks:
+                self._staff(desk)
+            if not items:
+                if not feed.rewind():
+                    return
+                await self._some_room()
+
+    async def _queue(self, item: Item, feed: Feed) -> None:
+        backlog = self._backlog(self._route(item))
+        while not backlog.closed:
+            if len(backlog.fresh) < READ_AHEAD:
+                backlog.add(item)
+                return
+            if any(len(other.fresh) < READ_AHEAD for other in self._backlogs.values() if not other.closed):
+                feed.skip(item)
+                return
+            for desk in self.desks:
+                self._staff(desk)
+            await self._room.wait()
+        # Closed while the feed still runs: its lanes have ended, and the item stays unfinished.
+
+    async def _some_room(self) -> None:
+        """Before another pass: until a lane that was full has worked off half of its queue."""
+        full = [backlog for backlog in self._backlogs.values() if len(backlog.fresh) > READ_AHEAD // 2]
+        while full and all(len(backlog.fresh) > READ_AHEAD // 2 for backlog in full) and not self.brakes.draining:
+            await self._room.wait()
+
+    def _backlog(self, name: str) -> Backlog:
+        backlog = self._backlogs.get(name)
+        if backlog is None:
+            backlog = self._backlogs[name] = Backlog()
+            self.desks += [Desk(channel=channel, backlog=backlog) for channel in self._open_channels(name)]
+            for desk in self.desks:
+                desk.channel.lane.canary = None if self._refusals.passed else 1 if len(self.desks) > 1 else CANARY
+        return backlog
+
+    # The workers
+
+    def _staff(self, desk: Desk) -> None:
+        """As many workers as there are slots and work for them."""
+        backlog = desk.backlog
+        for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + len(backlog.fresh))):
+            desk.workers += 1
+            self._group.start_soon(self._work, desk)
+
+    async def _work(self, desk: Desk) -> None:
+        try:
+            while desk.workers <= desk.channel.lane.slots and (trip := await self._next(desk)):
+                await self._advance(trip, desk)
+        finally:
+            desk.workers -= 1
+
+    async def _next(self, desk: Desk) -> Trip | None:
+        """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
+        async with desk.turnstile:
+            while (trip := await self._pick(desk)) is not None:
+                outcome = self.worker.prepare(trip)
+                if outcome is None:
+                    if await self._admitted(trip, desk):
+                        return trip
+                    self.watch.left(possibly_billed=trip.possibly_billed)
+                    return None
+                await self._settle(outcome, desk)
+        return None
+
+    async def _pick(self, desk: Desk) -> Trip | None:
+        backlog, lane = desk.backlog, desk.channel.lane
+        while not self.brakes.draining and lane.ended is None and desk.workers <= lane.slots:
+            now = anyio.current_time()
+            if backlog.spent:
+                return None
+            if (paused_s := lane.paused_s()) > 0:
+                await backlog.bell.wait(paused_s)
+            elif not self._refusals.passed and self._canaries >= CANARY:
+                await self._canary_back.wait()
+            elif (picked := backlog.ready(now, slots=lane.slots)) is not None:
+                self._room.ring()
+                return picked if isinstance(picked, Trip) else self.worker.start(picked)
+            else:
+                await backlog.bell.wait(backlog.waiting[0][0] - now if backlog.waiting else None)
+        return None
+
+    async def _admitted(self, trip: Trip, desk: Desk) -> bool:
+        assert trip.request is not None
+        if not await self._affordable(trip):
+            return False
+        self._canaries += 1
+        if not self.brakes.draining:
+            with CancelScope() as desk.gate:
+                await desk.channel.lane.admit(trip.reserved.tokens)
+                return True
+        self._canaries -= 1
+        self.worker.budget.settle(trip.reserved, cost_usd=0.0, tokens=0)
+        return False
+
+    async def _affordable(self, trip: Trip) -> bool:
+        budget = self.worker.budget
+        while not budget.fits(trip.reserved):
+            if self.brakes.draining:
+                return False
+            if budget.idle:
+                self.brakes.drain(BudgetReached(f"the next request does not fit the budget: spent {budget.describe()}"))
+                return False
+            await self._money.wait()
+        budget.reserve(trip.reserved)
+        return True
+
+    async def _advance(self, trip: Trip, desk: Desk) -> None:
+        self.in_flight[trip.item.item_id] = trip
+        step = await self.worker.attempt(trip, desk.channel)
+        self.watch.tried()
+        if isinstance(step, Outcome):
+            # The provider has billed this outcome: losing it would bill it again on resume.
+            with CancelScope(shield=True):
+                await self._settle(step, desk)
+        del self.in_flight[trip.item.item_id]
+        self._canaries -= 1
+        if isinstance(step, Later):
+            desk.backlog.later(trip, anyio.current_time() + step.wait_s)
+        elif isinstance(step, Unfinished):
+            self._unfinished(trip, step, desk)
+        self._after(desk)
+
+    def _after(self, desk: Desk) -> None:
+        """Wake whoever waits for what an attempt has just given back."""
+        lane = desk.channel.lane
+        if not self._refusals.passed:
+            self._canary_back.ring()
+        if self.worker.budget.capped:
+            self._money.ring()
+        if lane.ended is not None:
+            self._end_lane(desk, lane.ended)
+        if desk.workers < lane.slots:
+            self._staff(desk)
+
+    # Outcomes
+
+    async def _settle(self, outcome: Outcome, desk: Desk) -> None:
+        if outcome.status == "succeeded" and not self._refusals.passed:
+            await self._pass_canary()
+        if outcome.status == "rejected" and self._refusals.holds(outcome.error_type):
+            end = self._refusals.add(outcome, f"{desk.channel.label}: {outcome.error}")
+            if end is not None:
+                self.brakes.drain(end)
+            return
+        await self._write(outcome)
+
+    async def _write(self, outcome: Outcome) -> None:
+        try:
+            await self.record(outcome)
+        except StoreError as error:
+            self.brakes.drain(error)
+            return
+        self.watch.settled(outcome)
+
+    async def _pass_canary(self) -> None:
+        held = self._refusals.release()
+        for desk in self.desks:
+            desk.channel.lane.canary = None
+            self._staff(desk)
+        for outcome in held:
+            await self._write(outcome)
+
+    async def _settle_refusals(self) -> None:
+        """Refusals that showed no pattern are their items' own; those that ended the run are nobody's."""
+        if self.brakes.cause is None:
+            for outcome in self._refusals.release():
+                await self._write(outcome)
+
+    # Ends
+
+    def _unfinished(self, trip: Trip, step: Unfinished, desk: Desk) -> None:
+        self.watch.left(possibly_billed=trip.possibly_billed)
+        if not step.lane_only:
+            self.brakes.drain(step.ends)
+            return
+        desk.channel.lane.ended = desk.channel.lane.ended or step.ends
+
+    def _end_lane(self, desk: Desk, error: BatchrunnerError) -> None:
+        """No request goes out here any more; when that was the backlog's last lane, its items stay unfinished."""
+        others = [d for d in self.desks if d.backlog is desk.backlog and d.channel.lane.ended is None]
+        if not others and not desk.backlog.closed:
+            for trip in desk.backlog.abandon():
+                self.watch.left(possibly_billed=trip.possibly_billed)
+        if all(d.channel.lane.ended is not None for d in self.desks):
+            self.brakes.drain(error)
+        self._room.ring()
+
+    def _report_lost_lanes(self) -> None:
+        lost = [desk.channel.lane.ended for desk in self.desks if desk.channel.lane.ended is not None]
+        if lost:
+            self.brakes.drain(lost[0])
+
+    def _give_up_waiting(self) -> None:
+        for backlog in self._backlogs.values():
+            for trip in backlog.abandon():
+                self.watch.left(possibly_billed=trip.possibly_billed)
+        for desk in self.desks:
+            if desk.gate is not None:
+                desk.gate.cancel()
+        for bell in (self._room, self._money, self._canary_back):
+            bell.ring()

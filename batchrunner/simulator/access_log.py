@@ -1,0 +1,92 @@
+"""The access log: one JSON line per request, without secrets, written by a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import orjson
+
+from batchrunner.errors import JobError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+FLUSH_S = 0.25
+SECRET = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie", "set-cookie"})
+
+
+class AccessLog:
+    """Lines wait in memory for at most `FLUSH_S` and are appended whole."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines: list[bytes] = []
+        self._closing = threading.Event()
+        self._error: OSError | None = None
+        # A daemon, so that a process that dies without closing the log does not hang on it.
+        self._thread = threading.Thread(target=self._write_until_closed, name="simulator-log", daemon=True)
+
+    def open(self) -> None:
+        try:
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JobError(f"simulator: log {str(self._path)!r}: {error.strerror}; give a file to append to") from error
+        self._thread.start()
+
+    def add(
+        self, *, time: datetime, path: str, headers: Mapping[str, str], body: Any, status: int, fault: str | None
+    ) -> None:
+        line = {
+            "time": time,
+            "path": path,
+            "headers": {name: value for name, value in headers.items() if name not in SECRET},
+            "body": body,
+            "status": status,
+            "fault": fault,
+        }
+        self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_UTC_Z))
+
+    def close(self) -> None:
+        """Write what is left. Raises StoreError when any line could not be written."""
+        self._closing.set()
+        self._thread.join()
+        os.close(self._fd)
+        if self._error:
+            raise StoreError(f"simulator: log {str(self._path)!r}: {self._error.strerror}") from self._error
+
+    def _write_until_closed(self) -> None:
+        while not self._closing.wait(FLUSH_S):
+            self._flush()
+        self._flush()
+
+    def _flush(self) -> None:
+        # Only the front is taken: the event loop may append meanwhile.
+        waiting = len(self._lines)
+        block = memoryview(b"".join(self._lines[:waiting]))
+        del self._lines[:waiting]
+        try:
+            while block and not self._error:
+                block = block[os.write(self._fd, block) :]
+        except OSError as error:
+            self._error = error
+
+
+@asynccontextmanager
+async def logging_to(path: Path | None) -> AsyncIterator[AccessLog | None]:
+    """An open log for as long as the block lasts; None without a path."""
+    if path is None:
+        yield None
+        return
+    log = AccessLog(path)
+    await anyio.to_thread.run_sync(log.open)
+    try:
+        yield log
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(log.close)

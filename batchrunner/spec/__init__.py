@@ -1,0 +1,60 @@
+"""The job: what the user wrote, checked once at the edge and trusted everywhere after."""
+
+from __future__ import annotations
+
+from batchrunner.spec.load import for_rows, load
+from batchrunner.spec.model import (
+    BudgetSpec,
+    InputSpec,
+    JobSpec,
+    LimitsSpec,
+    OutputSpec,
+    Price,
+    ProviderSpec,
+    RetrySpec,
+    TimeoutsSpec,
+)
+from batchrunner.spec.overlay import ENVIRONMENT, Flag
+from batchrunner.spec.places import run_dir
+from batchrunner.spec.request import CHAT_FIELDS, ROW_FIELDS
+from batchrunner.spec.values import (
+    KEY_REFERENCE,
+    NO_FAILURES,
+    MaxFailed,
+    Shard,
+    is_key_reference,
+    parse_duration,
+    parse_max_failed,
+    parse_set,
+    parse_shard,
+    read_value,
+)
+
+__all__ = [
+    "BudgetSpec",
+    "CHAT_FIELDS",
+    "ENVIRONMENT",
+    "Flag",
+    "for_rows",
+    "InputSpec",
+    "is_key_reference",
+    "JobSpec",
+    "KEY_REFERENCE",
+    "LimitsSpec",
+    "load",
+    "MaxFailed",
+    "NO_FAILURES",
+    "OutputSpec",
+    "parse_duration",
+    "parse_max_failed",
+    "parse_set",
+    "parse_shard",
+    "Price",
+    "ProviderSpec",
+    "read_value",
+    "RetrySpec",
+    "ROW_FIELDS",
+    "run_dir",
+    "Shard",
+    "TimeoutsSpec",
+]

@@ -1,0 +1,66 @@
+"""A tree of values against the sections of a job: the checked document, or faults in our own words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from batchrunner.spec.faults import Fault, Key, dotted, expected, near
+from batchrunner.spec.model import Document, Price
+from batchrunner.spec.request import REQUEST_KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from pydantic_core import ErrorDetails
+
+_SECTIONS: Mapping[str, Collection[str]] = {
+    name: field.annotation.model_fields
+    for name, field in Document.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+}
+_REQUIRED = {
+    "path": "the path of the rows",
+    "input_per_million": "US dollars for a million prompt tokens",
+    "output_per_million": "US dollars for a million completion tokens",
+}
+
+
+def document(tree: Mapping[str, Any]) -> tuple[Document | None, list[Fault]]:
+    """The checked document, or None and what is wrong."""
+    try:
+        return Document.model_validate({"input": {}, **tree}), []
+    except ValidationError as error:
+        return None, [_fault(each) for each in error.errors(include_url=False)]
+
+
+def _fault(error: ErrorDetails) -> Fault:
+    at = error["loc"]
+    match error["type"]:
+        case "extra_forbidden":
+            return Fault(at=at, said=_unknown(at), alone=True)
+        case "missing":
+            return Fault(at=at, said=f"expected {_REQUIRED[str(at[-1])]}, got nothing")
+        case "model_type" | "dict_type":
+            return Fault(at=at, said=expected("a table", error["input"]))
+        case _:
+            return Fault(at=at, said=error["msg"])
+
+
+def _unknown(at: Key) -> str:
+    *section, key = map(str, at)
+    where = f" in [{dotted(tuple(section))}]" if section else ""
+    return f"unknown key {key!r}{where}" + (near(key, _known(section)) or _belongs(key))
+
+
+def _known(section: list[str]) -> Collection[str]:
+    if not section:
+        return Document.model_fields
+    return Price.model_fields if section[0] == "prices" else _SECTIONS[section[0]]
+
+
+def _belongs(key: str) -> str:
+    """A hint for a key that stands in the wrong section."""
+    homes = [name for name, keys in [("request", REQUEST_KEYS), *_SECTIONS.items()] if key in keys]
+    return f"; it belongs in [{homes[0]}]" if homes else ""

@@ -1,0 +1,172 @@
+"""A job, checked: frozen sections with their defaults, which are written down here and nowhere else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from batchrunner.spec import kinds  # noqa: TC001 (pydantic reads the annotations)
+from batchrunner.spec.masks import masked, masked_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSpec(_Section):
+    """Where the rows are."""
+
+    path: kinds.InputPath
+    """As written: relative to the job's `base`, may be a glob, `-` is standard input."""
+    id: kinds.Text | None = None
+    """The column that names an item; None: `id`, `custom_id`, else a hash of the row."""
+
+
+class ProviderSpec(_Section):
+    """Who is asked, and how to get in."""
+
+    kind: kinds.Text | None = None
+    base_url: kinds.BaseUrl | None = None
+    """As written; the provider normalises it. None: the provider's public one."""
+    api_key: kinds.ApiKey | None = None
+    """References, never keys. None: the provider's own variable."""
+    workspace_id: kinds.Workspace | None = None
+    headers: kinds.Headers = {}
+    requests_per_key: kinds.Count | None = None
+    ca_file: kinds.Text | None = None
+    allow_http: kinds.Switch = False
+    proxy: kinds.Proxy | None = None
+
+
+class LimitsSpec(_Section):
+    """What may be sent. None: the provider's default, else learned."""
+
+    requests_per_minute: kinds.Rate | None = None
+    tokens_per_minute: kinds.Rate | None = None
+    concurrency: kinds.Concurrency = "auto"
+    per: kinds.LanePer = "key"
+
+
+class RetrySpec(_Section):
+    """How long to insist."""
+
+    attempts: kinds.Count = 5
+    max_wait_s: kinds.Duration = 300.0
+    down_s: kinds.Duration = 600.0
+
+
+class TimeoutsSpec(_Section):
+    """The clocks of one request."""
+
+    connect_s: kinds.Duration = 10.0
+    first_byte_s: kinds.Duration = 300.0
+    idle_s: kinds.Duration = 60.0
+    attempt_s: kinds.Duration = 600.0
+    item_s: kinds.Duration = 3600.0
+
+
+class BudgetSpec(_Section):
+    """What a run may spend. None: no cap."""
+
+    max_cost_usd: kinds.AboveZero | None = None
+    max_tokens_total: kinds.Count | None = None
+    deadline: kinds.Duration | None = None
+    """Seconds, from the start of each invocation."""
+
+
+class Price(_Section):
+    """US dollars for a million tokens. None: cached tokens cost what others cost."""
+
+    input_per_million: kinds.Money
+    output_per_million: kinds.Money
+    cached_per_million: kinds.Money | None = None
+
+
+class OutputSpec(_Section):
+    """Where the results go, and what they hold."""
+
+    dir: kinds.Text | None = None
+    """As written: relative to the job's `base`. None: the default directory."""
+    keep: kinds.Columns | None = None
+    """Input columns to carry. None: all that are not request fields, or the id alone when rows are data."""
+    response: kinds.Switch = True
+    mode: kinds.Mode = 0o640
+
+
+class Document(_Section):
+    """A job file as TOML has it. `params` and `request` are checked on their own."""
+
+    name: kinds.Name | None = None
+    params: dict[str, Any] = {}
+    input: InputSpec
+    provider: ProviderSpec = ProviderSpec()
+    request: dict[str, Any] = {}
+    limits: LimitsSpec = LimitsSpec()
+    retry: RetrySpec = RetrySpec()
+    timeouts: TimeoutsSpec = TimeoutsSpec()
+    budget: BudgetSpec = BudgetSpec()
+    prices: dict[str, Price] = {}
+    output: OutputSpec = OutputSpec()
+    labels: dict[str, kinds.Label] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSpec:
+    """What the user wrote, checked once and trusted everywhere after."""
+
+    name: str
+    input: InputSpec
+    path: Path | None = None
+    """The job file; None when a rows file was given alone."""
+    rows: str | None = None
+    """The rows file as given, when there is no job file."""
+    base: Path = field(default_factory=Path)
+    """What relative paths of the job are relative to: the job file's directory, else the working directory."""
+    params: Mapping[str, str] = field(default_factory=dict)
+    params_in_input_path: tuple[str, ...] = ()
+    """In order of first use."""
+    provider: ProviderSpec = field(default_factory=ProviderSpec)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    """As written: templates are still templates."""
+    limits: LimitsSpec = field(default_factory=LimitsSpec)
+    retry: RetrySpec = field(default_factory=RetrySpec)
+    timeouts: TimeoutsSpec = field(default_factory=TimeoutsSpec)
+    budget: BudgetSpec = field(default_factory=BudgetSpec)
+    prices: Mapping[str, Price] = field(default_factory=dict)
+    output: OutputSpec = field(default_factory=OutputSpec)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    runs_dir: str | None = None
+    """From BATCHRUNNER_RUNS_DIR, relative to the working directory."""
+
+    @property
+    def rows_are_data(self) -> bool:
+        """Rows are data that templates read, rather than requests of their own."""
+        return "prompt" in self.request or "messages" in self.request
+
+    def public(self) -> dict[str, Any]:
+        """The job as JSON for the manifest: key references, never a key; header values that look secret are masked."""
+        sections: dict[str, Any] = {
+            name: getattr(self, name).model_dump(mode="json", exclude_none=True)
+            for name in ("input", "provider", "limits", "retry", "timeouts", "budget", "output")
+        }
+        provider = sections["provider"]
+        provider["headers"] = masked(provider["headers"])
+        if "proxy" in provider:
+            provider["proxy"] = masked_url(provider["proxy"])
+        sections["output"]["mode"] = f"{self.output.mode:04o}"
+        return {
+            "name": self.name,
+            "path": None if self.path is None else str(self.path),
+            "rows": self.rows,
+            "params": dict(self.params),
+            "request": {key: masked(value) if key == "extra" else value for key, value in self.request.items()},
+            "prices": {model: price.model_dump(exclude_none=True) for model, price in self.prices.items()},
+            "labels": dict(self.labels),
+            **sections,
+        }

@@ -1,0 +1,137 @@
+"""Commits: numbered files, created exclusively. The highest valid one says which parts count.
+
+Creating the next number fences a second writer, even where locks lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from batchrunner.errors import RunError
+from batchrunner.store import files
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+FORMAT = 1
+KEPT = 8
+"""How many commits stay for people to look back at."""
+
+_OPENING = b'{"format":%d,"sha256":"'
+_MIDDLE = b'","commit":'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One immutable Parquet file of outcomes, all of one epoch."""
+
+    name: str
+    rows: int
+    first_sequence: int
+    last_sequence: int
+    epoch: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """The state of a run: everything up to `folded_through` is in the parts named here.
+
+    `input` and `asked` are the caller's: what the input was found to be, and what the job asks.
+    `rows` counts the rows of the whole input, `carried` names the file that maps them to outcomes
+    of earlier epochs, `folded_segment` is the last journal segment that is no longer needed.
+    """
+
+    run_id: str
+    number: int
+    epoch: int
+    input: Mapping[str, Any]
+    asked: Mapping[str, Any]
+    rows: int
+    parts: tuple[Part, ...] = ()
+    carried: str | None = None
+    folded_through: int = 0
+    folded_segment: int = 0
+    skipped: int = field(default=0, compare=False)
+    """How many higher commits were not valid when this one was read; not stored."""
+
+
+def latest(directory: Path) -> Commit | None:
+    """The highest valid commit, None where there are none.
+
+    Raises RunError for a commit of a newer format, and when there are commits but no valid one.
+    """
+    numbers = _numbers(directory)
+    for skipped, number in enumerate(reversed(numbers)):
+        path = _path(directory, number)
+        commit = _unpack(path.read_bytes(), path)
+        if commit is not None and commit.number == number:
+            return replace(commit, skipped=skipped)
+    if numbers:
+        raise RunError(f"{directory}: none of {len(numbers)} commits is valid; restore it from a backup, or use --fresh")
+    return None
+
+
+def publish(directory: Path, commit: Commit, mode: int) -> None:
+    """Make `commit` the state of the run, durably. Raises RunError when its number is taken."""
+    path = _path(directory, commit.number)
+    try:
+        files.write_new(path, _pack(commit), mode)
+    except FileExistsError as error:
+        raise RunError(
+            f"{path} was written by another process while this one held the run; stop one of them, then run again"
+        ) from error
+    for number in _numbers(directory)[:-KEPT]:
+        files.discard(_path(directory, number))
+
+
+def next_number(directory: Path) -> int:
+    """The number for the next commit: above every file there is, valid or not."""
+    return max(_numbers(directory), default=0) + 1
+
+
+def _path(directory: Path, number: int) -> Path:
+    return directory / f"{number:06d}.json"
+
+
+def _numbers(directory: Path) -> list[int]:
+    return sorted(int(path.stem) for path in directory.glob("*.json") if path.stem.isdigit())
+
+
+def _pack(commit: Commit) -> bytes:
+    fields = asdict(commit)
+    del fields["skipped"]
+    body = orjson.dumps(fields)
+    return b"".join([_OPENING % FORMAT, _digest(body), _MIDDLE, body, b"}\n"])
+
+
+def _unpack(data: bytes, path: Path) -> Commit | None:
+    opening = _OPENING % FORMAT
+    if not data.startswith(opening):
+        _refuse_newer(data, path)
+        return None
+    start = len(opening) + 64 + len(_MIDDLE)
+    body = data[start:-2]
+    if data != b"".join([opening, _digest(body), _MIDDLE, body, b"}\n"]):
+        return None
+    fields = orjson.loads(body)
+    parts = tuple(Part(**part) for part in fields.pop("parts"))
+    return Commit(parts=parts, **fields)
+
+
+def _refuse_newer(data: bytes, path: Path) -> None:
+    try:
+        found = orjson.loads(data)["format"]
+    except (ValueError, KeyError, TypeError):
+        return
+    if isinstance(found, int) and found > FORMAT:
+        raise RunError(f"{path}: format {found} was written by a newer version of batchrunner; update it")
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.sha256(body).hexdigest().encode()

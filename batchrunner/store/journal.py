@@ -1,0 +1,224 @@
+"""The append-only log of outcomes that are in no part yet: one directory of segments, one writer."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from batchrunner.store import files
+from batchrunner.store.chain import Closed
+from batchrunner.store.framing import End, Header, pack_header, pack_records
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_RESERVE_BYTES = 4 * 2**20
+
+
+class SegmentFiles:
+    """The segments of one journal as files."""
+
+    def __init__(self, directory: Path, run_id: str) -> None:
+        self.directory, self.run_id = directory, run_id
+
+    def path(self, number: int) -> Path:
+        return self.directory / f"{number:06d}.log"
+
+    def where(self, number: int) -> str:
+        return str(self.path(number))
+
+    def numbers(self) -> list[int]:
+        return sorted(int(path.stem) for path in self.directory.glob("*.log") if path.stem.isdigit())
+
+    def read(self, number: int, size: int = -1) -> bytes:
+        with self.path(number).open("rb") as file:
+            return file.read(size)
+
+    def drop(self, through: int) -> None:
+        """Remove the segments up to this number, oldest first; what counted in them is in a part."""
+        for number in self.numbers():
+            if number <= through:
+                files.discard(self.path(number))
+
+
+class Reserve:
+    """Room set aside, so that answers in flight still land on a full disk."""
+
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / ".reserve"
+
+    def take(self) -> None:
+        """Set room aside, as far as there is plenty."""
+        free = os.statvfs(self.path.parent)
+        size = min(_RESERVE_BYTES, free.f_bavail * free.f_frsize // 8)
+        with suppress(OSError):
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                _allocate(file, size)
+            finally:
+                os.close(file)
+
+    def release(self) -> None:
+        files.discard(self.path)
+
+
+def _allocate(file: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        if size:
+            os.posix_fallocate(file, 0, size)
+    else:
+        files.write_all(file, bytes(size))
+
+
+class Journal:
+    """Writes outcomes so that they survive: a kill once `append` has returned, a power cut once `sync` has.
+
+    For one thread. When a write or a sync fails, what is not yet safe goes to a new segment, durably,
+    and the old one counts up to its last good sync for good: a file that failed is not believed again.
+    When that fails too, the journal raises that OSError from then on.
+    """
+
+    def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int) -> None:
+        self._segments, self._epoch, self._number = segments, epoch, number - 1
+        self._reserve = Reserve(segments.directory)
+        self._unsynced: list[bytes] = []
+        self._fault: OSError | None = None
+        self._file = -1
+        self.closed: deque[Closed] = deque()
+        """Segments that wait to become a part, oldest first."""
+        self.failures: list[OSError] = []
+        """What went wrong, whether it was survived or not."""
+        self._reserve.take()
+        self._begin_segment(before, [])
+
+    @property
+    def sequence(self) -> int:
+        """The last outcome's number."""
+        return self._written.sequence
+
+    @property
+    def outcomes(self) -> int:
+        """How many outcomes the open segment holds."""
+        return self._written.sequence - self._before.sequence
+
+    @property
+    def size_bytes(self) -> int:
+        """How long the open segment is."""
+        return self._written.length
+
+    @property
+    def unsynced(self) -> int:
+        """How many outcomes a power cut would take."""
+        return len(self._unsynced)
+
+    @property
+    def unsynced_bytes(self) -> int:
+        return self._written.length - self._synced.length
+
+    def append(self, payloads: Sequence[bytes]) -> int:
+        """Write these payloads as records, in one call to the system; give the last one's sequence."""
+        self._check()
+        after = self._written
+        records = pack_records(payloads, run_id=self._segments.run_id, segment=after.segment, after=after.sequence)
+        self._unsynced += payloads
+        try:
+            with files.named(self._path):
+                files.write_all(self._file, records)
+        except OSError as error:
+            self._rescue(error)
+        else:
+            sequence, length = after.sequence + len(payloads), after.length + len(records)
+            self._written = End(segment=after.segment, sequence=sequence, length=length)
+        return self._written.sequence
+
+    def sync(self) -> None:
+        """Return once every record survives a power cut."""
+        self._check()
+        if not self._unsynced:
+            return
+        try:
+            with files.named(self._path):
+                files.sync_file(self._file)
+        except OSError as error:
+            self._rescue(error)
+        else:
+            self._synced, self._unsynced = self._written, []
+
+    def rotate(self) -> None:
+        """Close the open segment and go on in a new one."""
+        self.sync()
+        self._go_on([])
+
+    def close(self) -> None:
+        """Sync and write no more. The open segment joins the closed ones."""
+        if self._file < 0:
+            return
+        try:
+            self.sync()
+            self._closed_at(self._written)
+        finally:
+            os.close(self._file)
+            self._file = -1
+            self._fault = OSError(errno.EBADF, "the journal is closed", str(self._path))
+            self._reserve.release()
+
+    @property
+    def _path(self) -> Path:
+        return self._segments.path(self._number)
+
+    def _check(self) -> None:
+        if self._fault is not None:
+            raise self._fault
+
+    def _rescue(self, error: OSError) -> None:
+        self._note(error)
+        self._go_on(self._unsynced)
+
+    def _go_on(self, payloads: list[bytes]) -> None:
+        abandoned, end, before = self._file, self._synced, self._before
+        self._begin_segment(end, payloads)
+        self._closed_at(end, before)
+        # Nothing in it is waited for: its last sync went well, or it is not believed any more.
+        with suppress(OSError):
+            os.close(abandoned)
+
+    def _begin_segment(self, before: End, payloads: list[bytes]) -> None:
+        """Begin a segment behind `before` with these payloads in it, durably: all of it exists, or none."""
+        try:
+            self._create_segment(before, payloads)
+        except OSError as error:
+            self._note(error)
+            # Under another number: whatever may have come of the first try, nothing goes on from it.
+            try:
+                self._create_segment(before, payloads)
+            except OSError as second:
+                self._note(second)
+                self._fault = second
+                raise
+
+    def _create_segment(self, before: End, payloads: list[bytes]) -> None:
+        self._number += 1
+        run_id, number = self._segments.run_id, self._number
+        header = pack_header(Header(run_id=run_id, segment=number, epoch=self._epoch, before=before))
+        data = header + pack_records(payloads, run_id=run_id, segment=number, after=before.sequence)
+        files.write_new(self._path, data)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._before = before
+        self._written = self._synced = End(
+            segment=number, sequence=before.sequence + len(payloads), length=len(data)
+        )
+        self._unsynced = []
+
+    def _closed_at(self, end: End, before: End | None = None) -> None:
+        after = (before or self._before).sequence
+        if end.sequence > after:
+            self.closed.append(Closed(end=end, after=after, epoch=self._epoch))
+
+    def _note(self, error: OSError) -> None:
+        self.failures.append(error)
+        if error.errno in files.FULL:
+            self._reserve.release()

@@ -1,0 +1,96 @@
+"""What is known of each row of the current input: its best outcome and the number that outcome has."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from batchrunner.records import Status
+
+NONE, SUCCEEDED, REJECTED, EXHAUSTED, BAD_ROW = range(5)
+"""Codes of outcomes. BAD_ROW: rejected, but not by the provider's word."""
+
+SETTLED = bytes(code in (SUCCEEDED, REJECTED, BAD_ROW) for code in range(256))
+"""For `bytes.translate`: 1 where a row needs no request, as long as input and job stay as they are."""
+
+_BY_STATUS = {"succeeded": SUCCEEDED, "rejected": REJECTED, "exhausted": EXHAUSTED}
+
+
+def code_of(status: Status, error_type: str | None, attempts: int) -> int:
+    """The code of an outcome."""
+    if status == "rejected" and (error_type == "bad_row" or attempts == 0):
+        return BAD_ROW
+    return _BY_STATUS[status]
+
+
+class Ledger:
+    """The best outcome of each row: a success beats everything else, then the later one wins.
+
+    Reading it while one other thread notes outcomes is fine.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self.sequence = array("q", bytes(8 * rows))
+        """By row: the number of its best outcome, 0 where there is none."""
+        self.codes = bytearray(rows)
+        """By row: the code of its best outcome."""
+        self.counts = [rows, 0, 0, 0, 0]
+        """Rows by code."""
+
+    @property
+    def succeeded(self) -> int:
+        return self.counts[SUCCEEDED]
+
+    @property
+    def rejected(self) -> int:
+        return self.counts[REJECTED] + self.counts[BAD_ROW]
+
+    @property
+    def exhausted(self) -> int:
+        return self.counts[EXHAUSTED]
+
+    @property
+    def unfinished(self) -> int:
+        return self.counts[NONE]
+
+    @property
+    def settled(self) -> int:
+        """How many rows need no request."""
+        return self.succeeded + self.rejected
+
+    def is_settled(self, row: int) -> bool:
+        return bool(SETTLED[self.codes[row]])
+
+    def settled_mask(self) -> bytes:
+        """By row: 1 where no request is needed, as of now."""
+        return self.codes.translate(SETTLED)
+
+    def note(self, row: int, sequence: int, code: int) -> None:
+        """Take an outcome into account."""
+        old = self.codes[row]
+        if old and not _better(code, sequence, old, self.sequence[row]):
+            return
+        self.codes[row] = code
+        self.sequence[row] = sequence
+        self.counts[old] -= 1
+        self.counts[code] += 1
+
+    def note_all(self, rows: Iterable[int], sequences: Iterable[int], codes: Iterable[int]) -> None:
+        """Take many outcomes into account."""
+        held, numbers, counts = self.codes, self.sequence, self.counts
+        for row, sequence, code in zip(rows, sequences, codes, strict=True):
+            old = held[row]
+            if old and not _better(code, sequence, old, numbers[row]):
+                continue
+            held[row] = code
+            numbers[row] = sequence
+            counts[old] -= 1
+            counts[code] += 1
+
+
+def _better(code: int, sequence: int, old: int, old_sequence: int) -> bool:
+    return (code == SUCCEEDED, sequence) > (old == SUCCEEDED, old_sequence)

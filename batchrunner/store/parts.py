@@ -1,0 +1,162 @@
+"""Parts: immutable Parquet files of outcomes, made from the journal's payloads."""
+
+from __future__ import annotations
+
+import errno
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+import pyarrow.parquet as pq
+
+from batchrunner.errors import RunError
+from batchrunner.schema import OUTCOME, PART
+from batchrunner.store import files
+from batchrunner.store.commits import Part
+from batchrunner.store.ledger import BAD_ROW
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from batchrunner.records import Outcome
+
+_TIMES = [field.name for field in OUTCOME if pa.types.is_timestamp(field.type)]
+_JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in OUTCOME])
+"""How a payload spells an outcome: times as microseconds since 1970."""
+
+_FEW_VALUES = ["input_file", "status", "finish_reason", "provider", "agent_id", "model", "origin", "error_type", "epoch"]
+"""Columns worth a dictionary."""
+
+_values = attrgetter(*OUTCOME.names)
+
+
+def encode(outcome: Outcome) -> bytes:
+    """The journal's payload for an outcome: a JSON object without what is unknown."""
+    known = {name: value for name, value in zip(OUTCOME.names, _values(outcome), strict=True) if value is not None}
+    try:
+        return orjson.dumps(known)
+    except orjson.JSONEncodeError:
+        # Paid for, so kept: what UTF-8 or 64 bits cannot hold is replaced, not refused.
+        return orjson.dumps({name: _encodable(value) for name, value in known.items()})
+
+
+def to_table(payloads: Sequence[bytes | memoryview], *, after: int, epoch: int) -> pa.Table:
+    """Outcomes `after` + 1 and on as a table of `schema.PART`."""
+    table = _from_json(payloads)
+    for name in _TIMES:
+        index = OUTCOME.get_field_index(name)
+        table = table.set_column(index, OUTCOME.field(index), table[name].cast(OUTCOME.field(index).type))
+    sequence = pa.array(range(after + 1, after + 1 + len(payloads)), pa.int64())
+    table = table.append_column("sequence", sequence)
+    return table.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(payloads))).cast(PART)
+
+
+def write(directory: Path, table: pa.Table, mode: int) -> Part:
+    """Make a part of a table of one epoch: sorted by row, whole, checked, durable, under a new name."""
+    numbers = pc.min_max(table["sequence"]).as_py()
+    first, last = numbers["min"], numbers["max"]
+    path = directory / f"{first:012d}-{last:012d}.parquet"
+    data = _to_parquet(table.take(pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])))
+    beside = files.put_beside(path, data, mode)
+    _check_rows(beside, table.num_rows)
+    files.publish(beside, path)
+    return Part(
+        name=path.name,
+        rows=table.num_rows,
+        first_sequence=first,
+        last_sequence=last,
+        epoch=table["epoch"][0].as_py(),
+        size_bytes=len(data),
+    )
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A part's columns, in the order asked for. Raises RunError when the file is missing or damaged."""
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=columns, use_threads=False)
+    except (OSError, pa.ArrowException) as error:
+        raise RunError(f"{path}: {_reason(error)}; restore it from a backup, or begin anew with --fresh") from error
+    return table if columns is None else table.select(columns)
+
+
+def codes(table: pa.Table) -> pa.Array:
+    """The ledger's code of each outcome, from `status`, `error_type` and `attempts`."""
+    status = table["status"]
+    known = pc.add(pc.index_in(status, pa.array(["succeeded", "rejected", "exhausted"])), 1)
+    unsent = pc.or_kleene(pc.equal(table["error_type"], "bad_row"), pc.equal(table["attempts"], 0))
+    bad_row = pc.and_(pc.equal(status, "rejected"), pc.fill_null(unsent, False))
+    chosen = pc.if_else(bad_row, pa.scalar(BAD_ROW, pa.int32()), known)
+    return pc.fill_null(chosen, 0).combine_chunks().cast(pa.uint8())
+
+
+def _from_json(payloads: Sequence[bytes | memoryview]) -> pa.Table:
+    if not payloads:
+        return _JSON.empty_table()
+    data = b"\n".join(payloads)
+    try:
+        # In one block: an object may not span more than two of them.
+        return pj.read_json(
+            pa.BufferReader(data),
+            read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+            parse_options=pj.ParseOptions(explicit_schema=_JSON, unexpected_field_behavior="error"),
+        )
+    except pa.ArrowInvalid:
+        return _value_by_value([orjson.loads(payload) for payload in payloads])
+
+
+def _value_by_value(outcomes: Sequence[dict[str, Any]]) -> pa.Table:
+    # One value that does not fit its column must not keep all the others from their part.
+    columns = [_column([outcome.get(field.name) for outcome in outcomes], field.type) for field in _JSON]
+    return pa.Table.from_arrays(columns, schema=_JSON)
+
+
+def _column(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowException, OverflowError):
+        return pa.array([_fitting(value, kind) for value in values], kind)
+
+
+def _fitting(value: Any, kind: pa.DataType) -> Any:
+    if pa.types.is_string(kind):
+        return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
+    try:
+        return pa.scalar(value, kind).as_py()
+    except (pa.ArrowException, OverflowError):
+        return None
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return None
+    return value
+
+
+def _to_parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", use_dictionary=_FEW_VALUES)
+    return sink.getvalue()
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    try:
+        found = pq.read_metadata(path).num_rows
+    except (OSError, pa.ArrowException) as error:
+        files.discard(path)
+        raise OSError(errno.EIO, f"written, but cannot be read back ({_reason(error)})", str(path)) from error
+    if found != rows:
+        files.discard(path)
+        raise OSError(errno.EIO, f"{rows} outcomes written, {found} read back", str(path))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error).splitlines()[0].rstrip(".") if str(error) else "damaged"

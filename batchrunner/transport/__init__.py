@@ -1,0 +1,11 @@
+"""The wire: requests out, replies in, with every clock and cap kept. The one home of httpx."""
+
+from __future__ import annotations
+
+from batchrunner.transport.adapter import AiohttpTransport
+from batchrunner.transport.attempt import Clocks
+from batchrunner.transport.files import raise_open_files
+from batchrunner.transport.line import Line
+from batchrunner.transport.wire import Wire
+
+__all__ = ["AiohttpTransport", "Clocks", "Line", "Wire", "raise_open_files"]

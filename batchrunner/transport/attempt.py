@@ -1,0 +1,129 @@
+"""The clocks of one attempt, kept for all attempts by one task."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from batchrunner.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+SWEEP_S = 0.05
+TAIL_S = 0.1
+"""How long a reply that is understood may take to end its frame, so that its connection can be kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clocks:
+    """How long an attempt may take: to connect, to the first byte of content, between two, in all."""
+
+    connect_s: float = 10.0
+    first_byte_s: float = 300.0
+    idle_s: float = 60.0
+    attempt_s: float = 600.0
+
+
+class Attempt:
+    """One trip over the wire: how far it is, and when its next clock runs out.
+
+    A context manager: what runs inside is cancelled when a clock runs out; `finished` is None then.
+    """
+
+    __slots__ = ("_clocks", "_deadline", "_end", "_now", "_scope", "_watch", "due", "finished", "first_content",
+                 "phase", "reused", "started", "was_sent")  # fmt: skip
+
+    def __init__(self, watch: Watch, clocks: Clocks, *, deadline: float | None) -> None:
+        self._watch, self._clocks, self._now = watch, clocks, watch.now
+        self._deadline = math.inf if deadline is None else deadline
+        self.started = self._now()
+        self._end = min(self.started + clocks.attempt_s, self._deadline)
+        self.phase: Literal["connect_s", "first_byte_s", "idle_s", "tail"] = "connect_s"
+        self.due = min(self.started + clocks.connect_s, self._end)
+        self.first_content: float | None = None
+        self.finished: float | None = None
+        self.reused = self.was_sent = False
+        self._scope = anyio.CancelScope()
+
+    def connected(self, *, reused: bool) -> None:
+        self.reused = reused
+        self._enter("first_byte_s", self._clocks.first_byte_s)
+
+    def sent(self) -> None:
+        self.was_sent = True
+
+    def answered(self) -> None:
+        """A reply has begun, whether or not the transport told of the connection."""
+        self.was_sent = True
+        if self.phase == "connect_s":
+            self.connected(reused=self.reused)
+
+    def content(self) -> None:
+        """A byte of content came in."""
+        self._enter("idle_s", self._clocks.idle_s)
+        if self.first_content is None:
+            self.first_content = self._now()
+
+    def finish(self) -> None:
+        """The reply is understood; at most the end of its frame is still to come."""
+        if self.finished is None:
+            self.finished = self._now()
+            self._enter("tail", TAIL_S)
+
+    def expire(self) -> None:
+        """A clock has run out."""
+        self.due = math.inf
+        self._scope.cancel()
+
+    def seconds_to(self, instant: float | None) -> float | None:
+        return None if instant is None else instant - self.started
+
+    def timeout(self, where: str) -> RequestError:
+        """What to tell when a clock has run out."""
+        return RequestError(self._told(where), verdict="retry", error_type="timeout", went_out=self.was_sent)
+
+    def _enter(self, phase: Literal["first_byte_s", "idle_s", "tail"], allowed_s: float) -> None:
+        self.phase = phase
+        self.due = min(self._now() + allowed_s, self._end)
+
+    def _told(self, where: str) -> str:
+        now = self._now()
+        if now >= self._deadline:
+            return f"no answer from {where}: the deadline of the item or the run came after {now - self.started:.1f} s"
+        if now >= self._end:
+            return f"the reply of {where} did not end within {self._clocks.attempt_s:g} s (timeouts.attempt_s)"
+        if self.phase == "connect_s":
+            return f"no connection to {where} within {self._clocks.connect_s:g} s (timeouts.connect_s)"
+        if self.phase == "first_byte_s":
+            return f"no content from {where} within {self._clocks.first_byte_s:g} s (timeouts.first_byte_s)"
+        return f"no more content from {where} for {self._clocks.idle_s:g} s (timeouts.idle_s)"
+
+    def __enter__(self) -> Attempt:
+        self._watch.attempts.add(self)
+        self._scope.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
+        self._watch.attempts.discard(self)
+        return self._scope.__exit__(kind, error, at)
+
+
+class Watch:
+    """Looks after the clocks of all attempts that are under way."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now = now
+        self.attempts: set[Attempt] = set()
+
+    async def keep(self) -> None:
+        """Cancel what is overdue, for ever. One timer serves all attempts; it may be late by `SWEEP_S`."""
+        while True:
+            await anyio.sleep(SWEEP_S)
+            now = self.now()
+            for attempt in [attempt for attempt in self.attempts if attempt.due <= now]:
+                attempt.expire()

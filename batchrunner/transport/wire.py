@@ -1,0 +1,108 @@
+"""What the rest of the product sends with: one request out, one reply or one RequestError back."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+import anyio
+import httpx
+
+from batchrunner.errors import JobError
+from batchrunner.transport import line
+from batchrunner.transport.adapter import AiohttpTransport
+from batchrunner.transport.attempt import Attempt, Clocks, Watch
+from batchrunner.transport.failures import TRANSLATED, failure
+from batchrunner.transport.files import raise_open_files
+from batchrunner.transport.incoming import Incoming
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from batchrunner.records import Reply, Request
+    from batchrunner.transport.line import Line
+
+MAX_REPLY_BYTES = 32 * 1024 * 1024
+
+_CLOSE_S = 5.0
+
+
+class Wire:
+    """One per run, as an async context manager. `send` may be called from any number of tasks.
+
+    Never follows a redirect, never raises for a status, never keeps a cookie.
+    """
+
+    def __init__(
+        self,
+        *,
+        clocks: Clocks,
+        max_reply_bytes: int = MAX_REPLY_BYTES,
+        ca_file: Path | None = None,
+        proxy: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clocks = clocks
+        self._max_reply_bytes = max_reply_bytes
+        self._proxy = proxy
+        self._transport = transport or AiohttpTransport(ssl_context=tls_context(ca_file))
+        self._watch = Watch(now)
+        self._now = now
+
+    async def __aenter__(self) -> Wire:
+        raise_open_files()
+        self._group = anyio.create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._watch.keep)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._group.cancel_scope.cancel()
+        # Without the error that ends the block: the group would wrap it, and it is not the group's.
+        await self._group.__aexit__(None, None, None)
+        with anyio.move_on_after(_CLOSE_S, shield=True):
+            await self._transport.aclose()
+
+    def prepare(self, base_url: str, headers: Mapping[str, str]) -> Line:
+        """The way to `base_url` with these headers, to be made once and used for many requests. Raises JobError."""
+        return line.prepare(base_url, headers, proxy=self._proxy)
+
+    async def send(self, line: Line, request: Request, *, deadline: float | None = None) -> Reply:
+        """Take `request` over the wire once. Raises RequestError, and nothing else but cancellation.
+
+        `deadline` is an instant of the monotonic clock after which nobody waits for the reply.
+        """
+        attempt = Attempt(self._watch, self._clocks, deadline=deadline)
+        if attempt.due <= attempt.started:
+            raise attempt.timeout(line.where)
+        incoming = Incoming(attempt, line.where, self._max_reply_bytes)
+        with attempt:
+            await self._trip(line.outgoing(request, attempt), incoming)
+        return incoming.reply()
+
+    async def _trip(self, outgoing: httpx.Request, incoming: Incoming) -> None:
+        try:
+            response = await self._transport.handle_async_request(outgoing)
+        except TRANSLATED as error:
+            raise failure(error, incoming.attempt, where=incoming.where) from error
+        try:
+            await incoming.read(response)
+        finally:
+            await response.stream.aclose()
+
+
+def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
+    """Verifies by certifi's authorities, those of this machine, and those in `ca_file`. Raises JobError."""
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    try:
+        if ca_file is not None:
+            context.load_verify_locations(ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise JobError(
+            f"provider.ca_file: {str(ca_file)!r} holds no certificates that can be read ({error})"
+        ) from error
+    return context

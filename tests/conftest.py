@@ -1,0 +1,41 @@
+"""Fixtures for everyone."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+# Test modules import the shared server by its bare name, wherever pytest was started.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from faulty_server import FaultyServer  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def server(anyio_backend: str) -> AsyncIterator[FaultyServer]:
+    """A loopback server that misbehaves on cue; see `faulty_server`."""
+    async with FaultyServer() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def no_blocking_calls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Inside the event loop of an async test, a blocking call by the package fails the test."""
+    if not inspect.iscoroutinefunction(getattr(request.node, "obj", None)):
+        yield
+        return
+    with blockbuster_ctx("batchrunner"):
+        yield

@@ -1,0 +1,182 @@
+"""Pace, concurrency, estimates, budget, breaker: pure parts with a clock of their own."""
+
+from __future__ import annotations
+
+import anyio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrunner.errors import RequestError
+from batchrunner.limits import Breaker, Budget, Concurrency, Estimator
+from batchrunner.limits.budget import Reservation
+from batchrunner.limits.pace import RequestPace, TokenPace
+from batchrunner.records import Request, Usage
+
+pytestmark = pytest.mark.anyio
+
+
+def server_error() -> RequestError:
+    return RequestError("server answered 500", verdict="retry", error_type="server")
+
+
+def request(chars: int = 400, max_tokens: int | None = None) -> Request:
+    return Request(path="/", body=b"", stream=False, key="k", prompt_chars=chars, max_tokens=max_tokens)
+
+
+@pytest.mark.parametrize("per_minute", [600, 6_000, 30_000])
+async def test_the_pace_is_kept_and_used_up(per_minute):
+    pace = RequestPace(per_minute)
+    began, taken = anyio.current_time(), 0
+
+    while anyio.current_time() - began < 1.5:
+        await pace.take()
+        taken += 1
+
+    allowed = per_minute / 60 * (anyio.current_time() - began)
+    assert 0.97 * allowed - 1 <= taken <= allowed + 6
+
+
+@pytest.mark.parametrize("per_minute", [60, 299, 300, 1_000, 12_000, 100_000])
+async def test_no_minute_holds_more_than_its_allowance(per_minute):
+    """The most that can go out in any 60 s: what may go at once, and what drips in."""
+    limiter = RequestPace(per_minute)._limiter
+
+    most = limiter.max_rate + int((60 - 1e-9) / (limiter.time_period / limiter.max_rate))
+
+    assert most <= per_minute
+    assert limiter.max_rate <= 1 + max(1, per_minute / 60 * 0.025)
+
+
+def test_a_token_debt_is_paid_off_by_time():
+    pace = TokenPace(60_000, now=0.0)
+
+    pace.take(5_000, now=0.0)
+
+    assert pace.wait_s(0.0) == pytest.approx(5.0, rel=0.01)
+    assert pace.wait_s(5.1) == 0
+
+
+def test_unused_tokens_are_given_back():
+    pace = TokenPace(60_000, now=0.0)
+
+    pace.take(5_000, now=0.0)
+    pace.settle(5_000, 1_000)
+
+    assert pace.wait_s(0.0) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_fixed_concurrency_stays():
+    concurrency = Concurrency(5)
+
+    concurrency.throttled(started_at=1.0, now=2.0)
+
+    assert concurrency.limit == 5
+
+
+def test_auto_grows_only_while_it_is_what_binds():
+    idle, busy = Concurrency("auto"), Concurrency("auto")
+
+    for _ in range(100):
+        idle.succeeded(in_flight=2, latency_s=1.0)
+        busy.succeeded(in_flight=busy.limit, latency_s=1.0)
+
+    assert idle.limit == 8
+    assert busy.limit > 50
+
+
+def test_a_burst_of_rate_limit_signals_is_one_signal():
+    concurrency = Concurrency("auto")
+    for _ in range(92):
+        concurrency.succeeded(in_flight=concurrency.limit, latency_s=1.0)
+
+    cuts = [concurrency.throttled(started_at=10.0, now=11.0) for _ in range(50)]
+
+    assert cuts.count(True) == 1
+    assert concurrency.limit == 70
+
+
+def test_auto_does_not_grow_into_a_queue():
+    """Replies that take ever longer as more are out mean that more does not help."""
+    concurrency = Concurrency("auto")
+
+    for _ in range(20_000):
+        concurrency.succeeded(in_flight=concurrency.limit, latency_s=0.01 * max(1.0, concurrency.limit / 20))
+
+    assert concurrency.limit < 100
+
+
+def test_estimates_learn_what_requests_really_use():
+    estimator = Estimator()
+    before = estimator.estimate(request(4_000)).tokens
+
+    for _ in range(50):
+        estimator.learn(request(4_000), Usage(prompt_tokens=2_000, completion_tokens=40))
+    after = estimator.estimate(request(4_000))
+
+    assert before == pytest.approx(2_008, abs=10)
+    assert after.prompt_tokens == pytest.approx(2_000, rel=0.02)
+    assert 40 <= after.completion_tokens <= 48
+
+
+def test_a_maximum_bounds_the_estimate():
+    assert Estimator().estimate(request(0, max_tokens=50)).completion_tokens == 50
+
+
+@given(spent=st.lists(st.floats(0, 2), max_size=40), cap=st.floats(0.1, 10))
+def test_a_budget_is_never_overshot_by_more_than_the_estimates_were_wrong(spent, cap):
+    budget, overshoot = Budget(max_cost_usd=cap), 0.0
+
+    for real in spent:
+        wanted = Reservation(cost_usd=1.0)
+        if budget.fits(wanted):
+            budget.reserve(wanted)
+            budget.settle(wanted, cost_usd=real, tokens=0)
+            overshoot += max(0.0, real - 1.0)
+
+    assert budget.spent_usd <= cap + overshoot + 1e-9
+
+
+def test_trouble_of_two_items_never_opens_the_breaker():
+    breaker = Breaker(down_s=600)
+
+    for attempt in range(20):
+        breaker.failed(server_error(), str(attempt % 2), window=3, now=float(attempt))
+
+    assert not breaker.open
+
+
+def test_one_answer_closes_the_breaker():
+    breaker = Breaker(down_s=600)
+    for item in "abc":
+        breaker.failed(server_error(), item, window=3, now=0.0)
+    assert breaker.open
+
+    breaker.succeeded()
+
+    assert not breaker.open
+
+
+def test_probes_come_after_1_2_4_seconds_and_end_with_the_clock():
+    breaker = Breaker(down_s=10)
+    now, ended, waits = 0.0, None, []
+    for item in "abc":
+        ended = breaker.failed(server_error(), item, window=3, now=now)
+
+    while ended is None:
+        waits.append(breaker.probed())
+        now += waits[-1]
+        ended = breaker.failed(server_error(), "d", window=1, now=now)
+
+    assert waits == [1.0, 2.0, 4.0]
+    assert now <= 10
+
+
+def test_nothing_but_rate_limits_ends_by_the_same_clock():
+    breaker = Breaker(down_s=10)
+    throttled = RequestError("busy", verdict="retry", error_type="rate_limit")
+
+    ended = [breaker.failed(throttled, "a", window=3, now=float(now)) for now in range(12)]
+
+    assert ended[10] is None
+    assert ended[11] is not None
