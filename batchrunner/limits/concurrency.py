@@ -47,7 +47,7 @@ class Concurrency:
             latency_s if self._latency_s is None else self._latency_s + weight * (latency_s - self._latency_s)
         )
         # The quickest drifts up slowly, so that one lucky reply does not rule for ever.
-        self._quickest_s = min(self._latency_s, self._quickest_s * (1 + weight / 50) or self._latency_s)
+        self._quickest_s = min(self._latency_s, self._quickest_s * (1 + weight / 2_000) or self._latency_s)
 
     def throttled(self, *, started_at: float, now: float) -> bool:
         """A rate-limit signal for a request begun at `started_at`. True when it cut the number."""

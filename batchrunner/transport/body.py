@@ -39,7 +39,7 @@ class Body:
         return self._decoder.done
 
     @property
-    def bytes(self) -> bytes:
+    def content(self) -> bytes:
         return b"".join(self._parts)
 
     @property
@@ -57,12 +57,14 @@ class Body:
 
     def end(self) -> str | None:
         """No more bytes will come. How the body broke off, if it did. Raises Unreadable."""
+        if self.done:
+            return None
         if self._kind is None:
             self._sorted(b"", ended=True)
         self._events += self._decoder.close()
         if self._inflater is not None and not self._inflater.ended:
             return f"the {self._encoding} data broke off"
-        if self._inflater is None and self._encoding not in {"", "identity"} and not _is_text(self.bytes):
+        if self._inflater is None and self._encoding not in {"", "identity"} and not _is_text(self.content):
             message = f"the reply is encoded as {self._encoding!r}, which was not asked for"
             raise Unreadable(message, verdict="reject", error_type="malformed")
         return None

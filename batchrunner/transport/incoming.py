@@ -36,13 +36,13 @@ class Incoming:
         self._body: Body | None = None
         self._cut: str | None = None
 
-    async def read(self, response: httpx.Response) -> None:
-        """Take in what follows the head. Raises RequestError."""
+    async def read(self, response: httpx.Response, stream: AsyncIterable[bytes]) -> None:
+        """Take in the reply that `response` begins and `stream` goes on with. Raises RequestError."""
         self.attempt.answered()
         self._status, self._headers = response.status_code, lowered(response.headers.raw)
         try:
             body = self._body = self._expected()
-            await self._take(response.stream, body)
+            await self._take(stream, body)
             self._cut = self._cut or body.end()
         except Unreadable as fault:
             self._broke(
@@ -63,7 +63,7 @@ class Incoming:
         return Reply(
             status=self._status,
             headers=self._headers,
-            body=b"" if body is None or events is not None else body.bytes,
+            body=b"" if body is None or events is not None else body.content,
             events=events,
             done=body is not None and body.done,
             cut=self._cut,

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
 import httpx
 
@@ -79,11 +79,11 @@ def prepare(base_url: str, headers: Mapping[str, str], *, proxy: str | None) -> 
 
 def proxy_for(url: httpx.URL) -> str | None:
     """What the proxy variables say about `url`; nothing for a loopback host."""
-    if loopback(url.host) or proxy_bypass_environment(f"{url.host}:{url.port}" if url.port else url.host):
-        return None
     told = getproxies_environment()
     proxy = told.get(url.scheme) or told.get("all")
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    if not proxy or loopback(url.host) or proxy_bypass(f"{url.host}:{url.port}" if url.port else url.host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def loopback(host: str) -> bool:

@@ -88,10 +88,12 @@ class Wire:
             response = await self._transport.handle_async_request(outgoing)
         except TRANSLATED as error:
             raise failure(error, incoming.attempt, where=incoming.where) from error
+        stream = response.stream
+        assert isinstance(stream, httpx.AsyncByteStream)
         try:
-            await incoming.read(response)
+            await incoming.read(response, stream)
         finally:
-            await response.stream.aclose()
+            await stream.aclose()
 
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
