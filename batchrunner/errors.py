@@ -51,9 +51,12 @@ class ProviderRefused(BatchrunnerError):
 
 
 class JobChanged(RunError):
-    """The job now asks something else: settled items would be bought again."""
+    """The job now asks something else: settled items would be bought again. The ways out follow, a line each."""
 
     exit_code = 13
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__("\n".join(lines))
 
 
 class DeadlineReached(BatchrunnerError):

@@ -30,7 +30,7 @@ class Endpoint:
     """Where one run sends its requests: what the job says once for all rows."""
 
     base_url: str
-    """As `Provider.normalise` gave it: scheme, host and the path in front of the provider's own; no slash at the end."""
+    """As `Provider.normalise` gave it: scheme, host, the path in front of the provider's own; no slash at the end."""
     workspace_id: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, str] = field(default_factory=dict)

@@ -33,8 +33,8 @@ class Asks(Protocol):
 
 
 class Pricing(Protocol):
-    def cost(self, model: str | None, usage: Usage) -> float | None:
-        """USD, or None when the price or the tokens are unknown."""
+    def cost(self, model: str | None, usage: Usage, *, asked: str | None = None) -> float | None:
+        """USD, or None when the price or the tokens are unknown. `asked` is the model's name in the request."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -179,7 +179,7 @@ class Worker:
         self.estimator.learn(request, usage)
         tokens = usage.total_tokens
         # A reply that does not say what it used is booked as it was estimated, so that a cap still holds.
-        cost = self.prices.cost(answer.completion.model or request.model, usage)
+        cost = self.prices.cost(answer.completion.model or request.model, usage, asked=request.model)
         return Reservation(
             cost_usd=trip.reserved.cost_usd if cost is None else cost,
             tokens=trip.reserved.tokens if tokens is None else tokens,
@@ -288,8 +288,9 @@ class Worker:
         failed = Usage(
             prompt_tokens=trip.failed_prompt_tokens or 0, completion_tokens=trip.failed_completion_tokens or 0
         )
-        before = self.prices.cost(model, failed) if trip.failed_prompt_tokens is not None else 0.0
-        answered = self.prices.cost(model, usage) if usage is not None else 0.0
+        asked = trip.request.model if trip.request else None
+        before = self.prices.cost(model, failed, asked=asked) if trip.failed_prompt_tokens is not None else 0.0
+        answered = self.prices.cost(model, usage, asked=asked) if usage is not None else 0.0
         return None if before is None or answered is None else before + answered
 
     def _outcome(self, trip: Trip, status: Status, **columns: Any) -> Outcome:

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
-
-# Test modules import the shared server by its bare name, wherever pytest was started.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from faulty_server import FaultyServer  # noqa: E402
+from faulty_server import FaultyServer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -121,12 +121,9 @@ class FaultyServer:
 
     async def quiet(self, *, within_s: float = 2.0) -> bool:
         """Whether every client closes its connections in that time."""
-        until = time.monotonic() + within_s
-        while self._serving and time.monotonic() < until:
-            await asyncio.sleep(0.01)
+        if self._serving:
+            await asyncio.wait(self._serving, timeout=within_s)
         return not self._serving
-
-    # Listening
 
     def _listen(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=4096)
@@ -155,9 +152,10 @@ class FaultyServer:
         if threading.get_ident() == self._thread:
             self._refuse()
             return
-        done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (self._refuse(), done.set()))
-        done.wait(5)
+        asyncio.run_coroutine_threadsafe(self._refuse_from_afar(), self._loop).result(5)
+
+    async def _refuse_from_afar(self) -> None:
+        self._refuse()
 
     def _refuse(self) -> None:
         self._deafen()
@@ -170,8 +168,6 @@ class FaultyServer:
             self.replies.popleft()
         self._listen()
         self._heed_refusal()
-
-    # One connection
 
     async def _serve(self, connection: socket.socket, number: int) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -245,6 +241,8 @@ def completion(seen: Seen) -> Reply:
         asked = json.loads(seen.body)
     except ValueError:
         return {"status": 400, "body_json": {"error": {"message": "the body is not JSON"}}}
+    if not isinstance(asked, dict):
+        return {"status": 400, "body_json": {"error": {"message": "the body is no object"}}}
     messages = asked.get("messages") or [{}]
     text, model = f"echo: {messages[-1].get('content')}", asked.get("model", "m")
     return streamed(text, model=model) if asked.get("stream") is True else plain(text, model=model)
@@ -323,7 +321,13 @@ async def answer(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.Str
     elif end == "normal" and framing == "chunked":
         writer.write(b"0\r\n\r\n")
     await writer.drain()
-    return end == "normal" and framing != "close" and "close" not in str(reply.get("headers")).lower()
+    return end == "normal" and framing != "close" and not closes(reply)
+
+
+def closes(reply: Reply) -> bool:
+    """Whether the reply's own headers end the connection."""
+    named = {name.lower(): str(value) for name, value in reply.get("headers", {}).items()}
+    return named.get("connection", "").lower() == "close"
 
 
 def body_of(reply: Reply) -> bytes:

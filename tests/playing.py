@@ -52,7 +52,7 @@ class AsIs:
 
 
 class Free:
-    def cost(self, model: str | None, usage: Usage) -> float | None:
+    def cost(self, model: str | None, usage: Usage, *, asked: str | None = None) -> float | None:
         return (usage.completion_tokens or 0) * 0.01
 
 

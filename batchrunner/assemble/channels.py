@@ -64,13 +64,13 @@ class Channels:
             concurrency=self._concurrency(),
             breaker=Breaker(down_s=self.job.retry.down_s),
             requests_per_minute=self._share(self.requests_per_minute()),
-            tokens_per_minute=self._share(_number(self.job.limits.tokens_per_minute)),
+            tokens_per_minute=self._share(number(self.job.limits.tokens_per_minute)),
         )
         return Channel(lane=lane, line=wire.prepare(send_to, self.provider.headers(key, self.endpoint)), label=label)
 
     def requests_per_minute(self) -> float | None:
         limit = self.job.limits.requests_per_minute
-        return self.provider.requests_per_minute if limit is None else _number(limit)
+        return self.provider.requests_per_minute if limit is None else number(limit)
 
     def _concurrency(self) -> Concurrency:
         setting = self.job.limits.concurrency
@@ -84,5 +84,6 @@ class Channels:
         return None if limit is None else limit * self.share
 
 
-def _number(limit: Any) -> float | None:
+def number(limit: Any) -> float | None:
+    """A limit of the job as a number; None for none set and for `none`."""
     return None if limit is None or limit == "none" else float(limit)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.credentials import Redactor
     from batchrunner.events import Tally
+    from batchrunner.limits import Lane
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
     from batchrunner.worker import Asks
@@ -213,12 +214,19 @@ class Execution:
 
     # What can be seen of it
 
+    def lanes(self) -> list[Lane]:
+        return [desk.channel.lane for desk in self.runner.desks] if hasattr(self, "runner") else []
+
+    def given_up(self) -> int:
+        """Requests that were in flight when the run stopped: they may be billed."""
+        return len(self.runner.in_flight) if hasattr(self, "runner") else 0
+
     def oldest_s(self) -> float:
         began = [trip.started_at for trip in self.runner.in_flight.values()]
         return max(0.0, time.time() - min(began) / 1e6) if began else 0.0
 
     def progress(self) -> Progress:
-        tally, lanes = self.tally, [desk.channel.lane for desk in self.runner.desks]
+        tally, lanes = self.tally, self.lanes()
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner import __version__, credentials, providers, sources, templates
-from batchrunner.errors import JobError
+from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.records import Endpoint, Usage
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from batchrunner.credentials import Credential
     from batchrunner.providers.base import Provider
+    from batchrunner.records import Item, Request
     from batchrunner.spec import JobSpec
     from batchrunner.templates import Asker
 
@@ -52,6 +53,27 @@ class Prepared:
         """While this holds, rows are known by their number: nothing needs to be rendered again."""
         return {"fingerprint": dict(self.fingerprint), "asked": dict(self.asked), "version": __version__}
 
+    def request(self, item: Item) -> Request:
+        """The base request of an item. Raises BadRow."""
+        if item.fault is not None:
+            raise BadRow(item.fault)
+        return self.ready.provider.build(self.asker.ask(item.columns), self.ready.endpoint)
+
+    def key_of(self, item: Item) -> str | None:
+        """What is bought for an item; None when it cannot be asked."""
+        try:
+            return self.request(item).key
+        except BadRow:
+            return None
+
+    def fault_of(self, item: Item) -> str | None:
+        """Why an item cannot be asked, None when it can."""
+        try:
+            self.request(item)
+        except BadRow as error:
+            return str(error)
+        return None
+
 
 class Faults:
     """Collects the faults of several steps, so that a user meets all of them at once."""
@@ -83,7 +105,7 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
         endpoint = _endpoint(job, base_url, environ)
         keys = credentials.NO_KEY if simulate else faults.of(lambda: _keys(job, provider, base_url, environ))
         faults.of(lambda: provider.headers(None, endpoint))
-    prices = Prices(job.prices, provider.name if provider else None)
+    prices = Prices(job.prices, job.provider.base_url or (provider.base_url if provider else None))
     if provider:
         faults.of(lambda: _price_of_cap(job, prices))
     faults.stop()

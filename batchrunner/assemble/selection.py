@@ -40,9 +40,7 @@ def select(source: sources.Input, *, rows: int, index: int = 0, shards: int = 1,
         return selection
     if shards == 1:
         return Selection(stop=limit)
-    taken = 0
-    for item in selection.of(source.rows()):
-        taken += 1
+    for taken, item in enumerate(selection.of(source.rows()), 1):
         if taken == limit:
             return Selection(index=index, shards=shards, stop=item.row + 1)
     return selection

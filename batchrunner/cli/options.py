@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from batchrunner.spec import JobSpec
 
@@ -35,7 +36,7 @@ Exit status:
 
 _JOB = (
     click.option("--out", metavar="DIR", help="The run's directory."),
-    click.option("--runs-dir", metavar="DIR", envvar="BATCHRUNNER_RUNS_DIR", help="Where run directories live."),
+    click.option("--runs-dir", metavar="DIR", help="Where run directories live."),
     click.option("--provider", metavar="KIND", help="Provider: see `batchrunner providers`."),
     click.option("--base-url", metavar="URL", help="The provider's base URL."),
     click.option("--agent-id", metavar="ID", help="Agent to ask, where a row names none."),
@@ -54,16 +55,16 @@ _JOB = (
 )
 
 _KEYS = {
-    "provider": "provider.kind",
-    "base_url": "provider.base_url",
-    "agent_id": "request.agent_id",
-    "model": "request.model",
-    "rpm": "limits.requests_per_minute",
-    "tpm": "limits.tokens_per_minute",
-    "concurrency": "limits.concurrency",
-    "max_cost": "budget.max_cost_usd",
-    "max_tokens_total": "budget.max_tokens_total",
-    "deadline": "budget.deadline",
+    "provider": ("--provider", "provider.kind"),
+    "base_url": ("--base-url", "provider.base_url"),
+    "agent_id": ("--agent-id", "request.agent_id"),
+    "model": ("--model", "request.model"),
+    "rpm": ("--rpm", "limits.requests_per_minute"),
+    "tpm": ("--tpm", "limits.tokens_per_minute"),
+    "concurrency": ("--concurrency", "limits.concurrency"),
+    "max_cost": ("--max-cost", "budget.max_cost_usd"),
+    "max_tokens_total": ("--max-tokens-total", "budget.max_tokens_total"),
+    "deadline": ("--deadline", "budget.deadline"),
 }
 _NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
 
@@ -83,8 +84,8 @@ class Asked:
     environ: Mapping[str, str]
 
 
-def load_job(target: str, given: Mapping[str, Any]) -> Asked:
-    """The job that TARGET and the options describe. Raises JobError with every fault."""
+def load_job(target: str, given: Mapping[str, Any], *, changes: Mapping[str, Any] | None = None) -> Asked:
+    """The job that TARGET and the options describe, with `changes` on top. Raises JobError with every fault."""
     from pathlib import Path
 
     from batchrunner import spec
@@ -93,9 +94,15 @@ def load_job(target: str, given: Mapping[str, Any]) -> Asked:
     environ = dict(os.environ)
     if given.get("env_file"):
         environ = {**read_env_file(Path(given["env_file"])), **environ}
-    overrides: dict[str, Any] = dict(spec.parse_set(text) for text in given.get("sets", ()))
-    overrides |= {key: _value(name, given[name]) for name, key in _KEYS.items() if given.get(name) is not None}
-    params = dict(_pair(text) for text in given.get("params", ()))
+    overrides: dict[str, Any] = dict(spec.parse_set(text) for text in given.get("sets") or ())
+    for name, (flag, key) in _KEYS.items():
+        text = given.get(name)
+        if text is not None:
+            value = spec.read_value(text) if name in _NUMBERS else text
+            overrides.pop(key, None)
+            overrides[key] = spec.Flag(name=flag, value=value)
+    overrides |= changes or {}
+    params = dict(_pair(text) for text in given.get("params") or ())
     if target.endswith(".toml"):
         job = spec.load(Path(target), overrides=overrides, params=params, environ=environ)
     else:
@@ -103,21 +110,21 @@ def load_job(target: str, given: Mapping[str, Any]) -> Asked:
     return Asked(job=job, environ=environ)
 
 
-def _value(name: str, text: str) -> int | float | str:
-    if name not in _NUMBERS:
-        return text
-    plain = text.replace("_", "").replace(",", "")
-    try:
-        return int(plain)
-    except ValueError:
-        pass
-    try:
-        return float(plain)
-    except ValueError:
-        return text
+def directory_of(job: JobSpec, given: Mapping[str, Any]) -> Path:
+    """Where the job's run lives, by its options."""
+    from batchrunner import spec
+
+    shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
+    return spec.run_dir(
+        job,
+        runs_dir=given.get("runs_dir"),
+        out=given.get("out"),
+        shard=shard,
+        simulate=bool(given.get("simulate")),
+    )
 
 
-def _pair(text: str) -> Sequence[str]:
+def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise click.UsageError(f"--param: expected NAME=VALUE, got {text!r}")

@@ -12,7 +12,7 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
 @click.command("run", short_help="Start or resume a job.", epilog=EXIT_STATUS)
 @click.argument("target", metavar="JOB|ROWS")
 @job_options
-@click.option("--deadline", metavar="TIME", envvar="BATCHRUNNER_DEADLINE", help="Drain after 90s, 30m, 2h ...")
+@click.option("--deadline", metavar="TIME", help="Drain after 90s, 30m, 2h ...")
 @click.option("--max-failed", metavar="N|P%", default="0", show_default=True, help="Failed items that still exit 0.")
 @click.option("--strict", is_flag=True, help="A bad row is a fault of the input: exit 2, nothing sent.")
 @click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")

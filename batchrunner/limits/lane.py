@@ -65,7 +65,7 @@ class Lane:
 
     async def rest(self) -> None:
         """Wait until the lane is not paused."""
-        while (wait_s := self.paused_s()) > 0:
+        while (wait_s := self.paused_s()) > 0:  # noqa: ASYNC110 (the end of a pause moves)
             await anyio.sleep(wait_s)
 
     async def admit(self, tokens: int) -> None:
@@ -73,7 +73,7 @@ class Lane:
         if self._requests is not None:
             await self._requests.take()
         if self._tokens is not None:
-            while (wait_s := self._tokens.wait_s(self._clock())) > 0:
+            while (wait_s := self._tokens.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
                 await anyio.sleep(wait_s)
             self._tokens.take(tokens, self._clock())
         await self.rest()

@@ -41,6 +41,7 @@ CLOSINGS = (
     "The details can wait until the first result is in.",
 )
 LABELS = ("billing", "bug", "feature", "question", "other")
+PIECE_CHARS = 20
 EXAMPLES: Mapping[str, Any] = {"integer": 1, "number": 0.5, "boolean": True, "array": [], "object": {}, "null": None}
 
 
@@ -121,19 +122,18 @@ def _call(tool: Mapping[str, Any], topic: str, seed: int) -> Mapping[str, Any]:
 
 def _arguments(parameters: Any, topic: str) -> dict[str, Any]:
     properties = parameters.get("properties") if isinstance(parameters, dict) else None
-    return {name: _example(schema, topic) for name, schema in (properties or {}).items()}
+    if not isinstance(properties, dict):
+        return {}
+    return {name: _example(schema, topic) for name, schema in properties.items()}
 
 
 def _example(schema: Any, topic: str) -> Any:
     if not isinstance(schema, dict):
         return topic
-    if allowed := schema.get("enum"):
+    allowed, kind = schema.get("enum"), schema.get("type")
+    if isinstance(allowed, list) and allowed:
         return allowed[0]
-    kind = schema.get("type")
     return EXAMPLES.get(kind, topic) if isinstance(kind, str) else topic
-
-
-PIECE_CHARS = 20
 
 
 def pieces(text: str) -> Iterator[str]:

@@ -93,6 +93,10 @@ class _Rest:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces.clear()
         self._size = 0
         self._hash = blake2b(digest_size=8)
 
@@ -109,5 +113,5 @@ class _Rest:
 
     def take(self) -> bytes:
         line = b"".join(self._pieces) if self._size <= MAX_ROW_BYTES else Overlong(self._hash.hexdigest().encode())
-        self.__init__()  # type: ignore[misc]
+        self._begin()
         return line

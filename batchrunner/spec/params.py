@@ -33,8 +33,15 @@ def given_params(declared: object, given: Mapping[str, str]) -> tuple[dict[str, 
 def _undeclared(declared: Mapping[str, object], given: Mapping[str, str]) -> Iterator[Fault]:
     for name in given:
         if name not in declared:
-            said = f"the job declares no parameter {name!r} in [params]{near(name, declared)}"
+            said = f"unknown parameter {name!r}{_known(name, declared)}"
             yield Fault(at=("params", name), said=said)
+
+
+def _known(name: str, declared: Collection[str]) -> str:
+    """The way out for a parameter that is not declared."""
+    if not declared:
+        return "; [params] declares none"
+    return near(name, declared) or f"; [params] declares {', '.join(map(repr, declared))}"
 
 
 def _value_fault(name: str, value: object, *, is_given: bool) -> str | None:
@@ -94,6 +101,5 @@ class Substitution:
             return self._params[name]
         if name in self._broken:
             return written
-        known = f"unknown parameter {name!r}{near(name, self._params) or '; declare it in [params]'}"
-        self.faults.append(Fault(at=at, said=known))
+        self.faults.append(Fault(at=at, said=f"unknown parameter {name!r}{_known(name, self._params)}"))
         return written

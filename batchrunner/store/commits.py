@@ -57,8 +57,12 @@ class Commit:
     carried: str | None = None
     folded_through: int = 0
     folded_segment: int = 0
-    skipped: int = field(default=0, compare=False)
-    """How many higher commits were not valid when this one was read; not stored."""
+    newest: int = field(default=0, compare=False)
+    """The highest number there was when this one was read, valid or not; not stored."""
+
+    def successor(self, **changes: Any) -> Commit:
+        """The next commit, with these changes."""
+        return replace(self, number=max(self.number, self.newest) + 1, newest=0, **changes)
 
 
 def latest(directory: Path) -> Commit | None:
@@ -67,13 +71,15 @@ def latest(directory: Path) -> Commit | None:
     Raises RunError for a commit of a newer format, and when there are commits but no valid one.
     """
     numbers = _numbers(directory)
-    for skipped, number in enumerate(reversed(numbers)):
+    for number in reversed(numbers):
         path = _path(directory, number)
         commit = _unpack(path.read_bytes(), path)
         if commit is not None and commit.number == number:
-            return replace(commit, skipped=skipped)
+            return replace(commit, newest=numbers[-1])
     if numbers:
-        raise RunError(f"{directory}: none of {len(numbers)} commits is valid; restore it from a backup, or use --fresh")
+        raise RunError(
+            f"{directory}: none of {len(numbers)} commits is valid; restore it from a backup, or use --fresh"
+        )
     return None
 
 
@@ -90,11 +96,6 @@ def publish(directory: Path, commit: Commit, mode: int) -> None:
         files.discard(_path(directory, number))
 
 
-def next_number(directory: Path) -> int:
-    """The number for the next commit: above every file there is, valid or not."""
-    return max(_numbers(directory), default=0) + 1
-
-
 def _path(directory: Path, number: int) -> Path:
     return directory / f"{number:06d}.json"
 
@@ -105,7 +106,7 @@ def _numbers(directory: Path) -> list[int]:
 
 def _pack(commit: Commit) -> bytes:
     fields = asdict(commit)
-    del fields["skipped"]
+    del fields["newest"]
     body = orjson.dumps(fields)
     return b"".join([_OPENING % FORMAT, _digest(body), _MIDDLE, body, b"}\n"])
 

@@ -6,13 +6,13 @@ import errno
 import os
 import sys
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batchrunner.errors import StoreError
+from batchrunner.errors import RunError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
 """What a file system answers that has no hard links."""
@@ -159,6 +159,15 @@ def sync_directory(path: Path) -> None:
         os.close(directory)
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory and those above it, durably, where there is none."""
+    if path.is_dir():
+        return
+    make_directory(path.parent)
+    path.mkdir(exist_ok=True)
+    sync_directory(path.parent)
+
+
 def discard(path: Path) -> None:
     """Remove a file that nothing counts on; one that stays is removed at the next start."""
     with suppress(OSError):
@@ -169,6 +178,10 @@ def discard_partials(directory: Path) -> None:
     """Remove what a killed process left half written in this directory."""
     for leftover in directory.glob(".*.partial"):
         discard(leftover)
+
+
+SHUT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+"""What the system answers for a place that cannot be written to at all."""
 
 
 @contextmanager
@@ -191,9 +204,23 @@ def storing(path: Path) -> Iterator[None]:
         raise StoreError(refusal(error, path)) from error
 
 
+@contextmanager
+def preparing(path: Path) -> Iterator[None]:
+    """Like `storing`, but a directory that cannot be written to at all is a RunError: nothing has been sent."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in SHUT:
+            where = error.filename or path
+            raise RunError(f"{where}: {_said(error)}; see to its permissions, or give another --out") from error
+        raise StoreError(refusal(error, path)) from error
+
+
 def refusal(error: OSError, path: Path) -> str:
     """One sentence: the file, what the system said, and what to do."""
-    where = Path(error.filename) if isinstance(error.filename, str) else path
-    said = (error.strerror or str(error)).lower()
     cure = "make room" if error.errno in FULL else "see to the disk"
-    return f"{where}: {said}; {cure}, then give the same command again"
+    return f"{error.filename or path}: {_said(error)}; {cure}, then give the same command again"
+
+
+def _said(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -74,7 +74,8 @@ def pack_header(header: Header) -> bytes:
 
 def pack_records(payloads: Iterable[bytes], *, run_id: str, segment: int, after: int) -> bytes:
     """Records for `payloads`, numbered from `after` + 1."""
-    seed, pieces = _seed(run_id, segment), []
+    seed = _seed(run_id, segment)
+    pieces: list[bytes] = []
     for sequence, payload in enumerate(payloads, after + 1):
         checksum = _checksum(payload, sequence, seed)
         pieces += (_RECORD.pack(MARKER, len(payload), checksum, sequence), payload)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from batchrunner.store.chain import Closed
 from batchrunner.store.framing import End, Header, pack_header, pack_records
 
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Sequence
     from pathlib import Path
 
@@ -82,13 +82,14 @@ class Journal:
     When that fails too, the journal raises that OSError from then on.
     """
 
-    def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int) -> None:
+    def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int, closed: deque[Closed]) -> None:
         self._segments, self._epoch, self._number = segments, epoch, number - 1
         self._reserve = Reserve(segments.directory)
         self._unsynced: list[bytes] = []
         self._fault: OSError | None = None
         self._file = -1
-        self.closed: deque[Closed] = deque()
+        self._before = self._synced = self._written = before
+        self.closed = closed
         """Segments that wait to become a part, oldest first."""
         self.failures: list[OSError] = []
         """What went wrong, whether it was survived or not."""
@@ -154,7 +155,10 @@ class Journal:
         self._go_on([])
 
     def close(self) -> None:
-        """Sync and write no more. The open segment joins the closed ones."""
+        """Sync and write no more; the open segment joins the closed ones. Later calls do nothing.
+
+        Raises the journal's OSError when it has one: the segment then stays for the next start.
+        """
         if self._file < 0:
             return
         try:
@@ -163,7 +167,7 @@ class Journal:
         finally:
             os.close(self._file)
             self._file = -1
-            self._fault = OSError(errno.EBADF, "the journal is closed", str(self._path))
+            self._fault = self._fault or OSError(errno.EBADF, "the journal is closed", str(self._path))
             self._reserve.release()
 
     @property
@@ -208,9 +212,7 @@ class Journal:
         files.write_new(self._path, data)
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._before = before
-        self._written = self._synced = End(
-            segment=number, sequence=before.sequence + len(payloads), length=len(data)
-        )
+        self._written = self._synced = End(segment=number, sequence=before.sequence + len(payloads), length=len(data))
         self._unsynced = []
 
     def _closed_at(self, end: End, before: End | None = None) -> None:

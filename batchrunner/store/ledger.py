@@ -67,7 +67,7 @@ class Ledger:
 
     def settled_mask(self) -> bytes:
         """By row: 1 where no request is needed, as of now."""
-        return self.codes.translate(SETTLED)
+        return bytes(self.codes.translate(SETTLED))
 
     def note(self, row: int, sequence: int, code: int) -> None:
         """Take an outcome into account."""

@@ -28,7 +28,17 @@ _TIMES = [field.name for field in OUTCOME if pa.types.is_timestamp(field.type)]
 _JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in OUTCOME])
 """How a payload spells an outcome: times as microseconds since 1970."""
 
-_FEW_VALUES = ["input_file", "status", "finish_reason", "provider", "agent_id", "model", "origin", "error_type", "epoch"]
+_FEW_VALUES = [
+    "input_file",
+    "status",
+    "finish_reason",
+    "provider",
+    "agent_id",
+    "model",
+    "origin",
+    "error_type",
+    "epoch",
+]
 """Columns worth a dictionary."""
 
 _values = attrgetter(*OUTCOME.names)
@@ -56,22 +66,27 @@ def to_table(payloads: Sequence[bytes | memoryview], *, after: int, epoch: int) 
 
 
 def write(directory: Path, table: pa.Table, mode: int) -> Part:
-    """Make a part of a table of one epoch: sorted by row, whole, checked, durable, under a new name."""
+    """Make a part of a table of one epoch, sorted by row."""
     numbers = pc.min_max(table["sequence"]).as_py()
-    first, last = numbers["min"], numbers["max"]
-    path = directory / f"{first:012d}-{last:012d}.parquet"
-    data = _to_parquet(table.take(pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])))
+    name = f"{numbers['min']:012d}-{numbers['max']:012d}.parquet"
+    order = pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])
+    return Part(
+        name=name,
+        rows=table.num_rows,
+        first_sequence=numbers["min"],
+        last_sequence=numbers["max"],
+        epoch=table["epoch"][0].as_py(),
+        size_bytes=write_table(directory / name, table.take(order), mode),
+    )
+
+
+def write_table(path: Path, table: pa.Table, mode: int) -> int:
+    """Put a table under a name that nobody has taken: whole, read back, durable; give its size in bytes."""
+    data = _to_parquet(table)
     beside = files.put_beside(path, data, mode)
     _check_rows(beside, table.num_rows)
     files.publish(beside, path)
-    return Part(
-        name=path.name,
-        rows=table.num_rows,
-        first_sequence=first,
-        last_sequence=last,
-        epoch=table["epoch"][0].as_py(),
-        size_bytes=len(data),
-    )
+    return len(data)
 
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -141,7 +156,9 @@ def _encodable(value: Any) -> Any:
 
 def _to_parquet(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=_FEW_VALUES)
+    pq.write_table(
+        table, sink, compression="zstd", use_dictionary=[name for name in _FEW_VALUES if name in table.column_names]
+    )
     return sink.getvalue()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.errors import RunError
-from batchrunner.schema import OUTCOME
+from batchrunner.schema import OUTCOME, PART
 from batchrunner.store import chain, commits, parts
 from batchrunner.store.journal import SegmentFiles
 from batchrunner.store.ledger import Ledger
@@ -68,7 +69,7 @@ class View:
         ledger = Ledger(self.commit.rows)
         if self.commit.carried:
             carried = parts.read(self.directory / "parts" / self.commit.carried, CARRIED.names)
-            _note(ledger, carried, carried["code"], self.commit.carried)
+            _note(ledger, carried, carried["code"].combine_chunks(), self.commit.carried)
         for source in self.sources:
             if source.epoch == self.commit.epoch:
                 table = source.read(["row", "sequence", "status", "error_type", "attempts"])
@@ -78,24 +79,113 @@ class View:
     def outcomes(
         self, columns: Sequence[str] | None = None, *, rows: Collection[int] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """The current outcomes of the current input, part by part; `row` is the row of the current input.
+        """The current outcomes, source by source; `row` is the row of the current input.
 
         Each row comes at most once, in no order that spans batches. `rows` narrows them.
         """
         wanted = list(OUTCOME.names if columns is None else columns)
         chosen = None if rows is None else pa.array(sorted(rows), pa.int64())
-        for source, current in self.current():
-            table = _renumbered(source.read(_with(wanted, "row", "sequence")), current)
+        for source in self.sources:
+            table = self.read_current(source, wanted)
             if chosen is not None:
                 table = table.filter(pc.is_in(table["row"], chosen))
             if table.num_rows:
                 yield from table.select(wanted).combine_chunks().to_batches()
 
-    def current(self) -> Iterator[tuple[Source, Current]]:
-        """The sources that hold a current outcome, each with those outcomes."""
-        index = self._index
-        for source in self.sources:
-            start = bisect_left(index.sequences, source.first_sequence)
-            stop = bisect_left(index.sequences, source.last_sequence + 1)
-            if stop > start:
-                yield source, Current(sequences=_numbers(index.sequences[start:stop]), rows=_numbers(index.rows[start:stop]))
+    def read_current(self, source: Source, columns: Sequence[str]) -> pa.Table:
+        """The current outcomes of one source, with `row` and `sequence` whether asked for or not."""
+        wanted = [*columns, *({"row", "sequence"} - set(columns))]
+        if not len(self._current_of(source)[0]):
+            return PART.empty_table().select(wanted)
+        return self.keep_current(source, source.read(wanted))
+
+    def keep_current(self, source: Source, table: pa.Table) -> pa.Table:
+        """Of a source's outcomes the current ones, with the row of the current input."""
+        sequences, rows = self._current_of(source)
+        if len(sequences) < table.num_rows:
+            table = table.filter(pc.is_in(table["sequence"], sequences))
+        if source.epoch == self.commit.epoch:
+            return table
+        moved = rows.take(pc.index_in(table["sequence"].combine_chunks(), sequences))
+        return table.set_column(table.column_names.index("row"), "row", moved)
+
+    def _current_of(self, source: Source) -> tuple[pa.Array, pa.Array]:
+        sequences, rows = self._by_sequence
+        numbers = longs(sequences)
+        start = bisect_left(numbers, source.first_sequence)
+        length = bisect_left(numbers, source.last_sequence + 1) - start
+        return sequences.slice(start, length), rows.slice(start, length)
+
+    @cached_property
+    def _by_sequence(self) -> tuple[pa.Array, pa.Array]:
+        """The numbers of the current outcomes in ascending order, and the row of each."""
+        numbers = pa.Array.from_buffers(pa.int64(), self.commit.rows, [None, pa.py_buffer(self.ledger.sequence)])
+        order = pc.sort_indices(numbers).slice(self.ledger.unfinished)
+        return numbers.take(order), order.cast(pa.int64())
+
+
+def view_run(directory: Path) -> View:
+    """The run in `directory` as it stands. Raises RunError where there is none, or a damaged one."""
+    for _ in range(_TRIES - 1):
+        # The owner may make a part of a segment between our looking and our reading.
+        with suppress(OSError, RunError):
+            return _view(directory)
+    try:
+        return _view(directory)
+    except OSError as error:
+        raise RunError(
+            f"{error.filename}: {error.strerror}; see that the path and its permissions are right"
+        ) from error
+
+
+def _view(directory: Path) -> View:
+    commit = commits.latest(directory / "commits")
+    if commit is None:
+        raise RunError(f"{directory}: no run here; see that the path is right, or start one with `batchrunner run`")
+    segments = SegmentFiles(directory / "journal", commit.run_id)
+    found = chain.survey(segments, after=commit.folded_through)
+    return View(directory, commit, [_journal_source(segments, closed) for closed in found.closed])
+
+
+def _journal_source(segments: SegmentFiles, closed: chain.Closed) -> Source:
+    payloads = chain.load(segments, closed).payloads
+    return Source(
+        first_sequence=closed.after + 1,
+        last_sequence=closed.end.sequence,
+        epoch=closed.epoch,
+        path=segments.path(closed.end.segment),
+        table=parts.to_table(payloads, after=closed.after, epoch=closed.epoch),
+    )
+
+
+def _part_source(folder: Path, part: Part) -> Source:
+    return Source(
+        first_sequence=part.first_sequence,
+        last_sequence=part.last_sequence,
+        epoch=part.epoch,
+        path=folder / part.name,
+    )
+
+
+def longs(numbers: pa.Array | pa.ChunkedArray) -> memoryview:
+    """An int64 column without nulls as Python sees it, without a copy where it is in one piece."""
+    whole = numbers.combine_chunks() if isinstance(numbers, pa.ChunkedArray) else numbers
+    if not len(whole):
+        return memoryview(array("q"))
+    return memoryview(whole.buffers()[1]).cast("q")[whole.offset : whole.offset + len(whole)]
+
+
+def small(numbers: pa.Array) -> memoryview:
+    """A uint8 array without nulls as Python sees it."""
+    if not len(numbers):
+        return memoryview(b"")
+    return memoryview(numbers.buffers()[1]).cast("B")[numbers.offset : numbers.offset + len(numbers)]
+
+
+def _note(ledger: Ledger, table: pa.Table, codes: pa.Array, where: object) -> None:
+    rows = longs(table["row"])
+    if rows and not 0 <= min(rows) <= max(rows) < ledger.rows:
+        raise RunError(
+            f"{where}: holds rows that the input of {ledger.rows} rows does not have; begin anew with --fresh"
+        )
+    ledger.note_all(rows, longs(table["sequence"]), small(codes))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from contextvars import ContextVar
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
 from aiohttp.payload import Payload
 from yarl import URL
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.client_reqrep import ClientRequest
     from aiohttp.connector import Connection
+    from aiohttp.streams import StreamReader
     from aiohttp.tracing import Trace
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -90,7 +92,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=_Connector(limit=0, ssl=self._ssl if self._ssl is not None else True),
+            connector=_Connector(ssl=self._ssl if self._ssl is not None else True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=_NO_TIMEOUT,
             trust_env=False,
@@ -132,8 +134,24 @@ class _Trip:
 _TRIP: ContextVar[_Trip] = ContextVar("trip")
 
 
+class _Connection(ResponseHandler):
+    """Tells the reader of a body when its framing turns to garbage; aiohttp's own leaves it waiting."""
+
+    reading: StreamReader | None = None
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        super().set_exception(exc, *cause)
+        reading = self.reading
+        if reading is not None and not reading.is_eof() and reading.exception() is None:
+            reading.set_exception(exc, *cause)
+
+
 class _Connector(aiohttp.TCPConnector):
     """Says which connection a request got. (aiohttp's tracing says it too, for 13 us a request.)"""
+
+    def __init__(self, *, ssl: ssl.SSLContext | bool) -> None:
+        super().__init__(limit=0, ssl=ssl)
+        self._factory = partial(_Connection, loop=self._loop)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         trip = _TRIP.get()
@@ -175,6 +193,8 @@ class _Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse, trip: _Trip) -> None:
         self._response = response
         self._trip = trip
+        if isinstance(trip.protocol, _Connection):
+            trip.protocol.reading = response.content
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -182,7 +202,7 @@ class _Body(httpx.AsyncByteStream):
     async def __anext__(self) -> bytes:
         try:
             chunk = await self._response.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError) as error:
             cause = self._trip.broken()
             raise translated(cause or error, was_sent=True) from error
         if chunk:
@@ -233,6 +253,7 @@ _TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
     (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
     (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
+    (HttpProcessingError, httpx.RemoteProtocolError),
     (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
     (ValueError, httpx.LocalProtocolError),

@@ -55,13 +55,17 @@ class Body:
             raise too_large(self._max_bytes)
         return self._sorted(data, ended=False)
 
-    def end(self) -> str | None:
-        """No more bytes will come. How the body broke off, if it did. Raises Unreadable."""
+    def end(self, *, cut: str | None) -> str | None:
+        """No more bytes will come. How the body broke off (`cut` if that is known). Raises Unreadable."""
         if self.done:
             return None
         if self._kind is None:
             self._sorted(b"", ended=True)
-        self._events += self._decoder.close()
+        # Half a line at the end of a cut stream is half an event: what came before it may be complete.
+        if cut is None or not self._line:
+            self._events += self._decoder.close()
+        if cut is not None:
+            return cut
         if self._inflater is not None and not self._inflater.ended:
             return f"the {self._encoding} data broke off"
         if self._inflater is None and self._encoding not in {"", "identity"} and not _is_text(self.content):

@@ -43,7 +43,7 @@ class Incoming:
         try:
             body = self._body = self._expected()
             await self._take(stream, body)
-            self._cut = self._cut or body.end()
+            self._cut = body.end(cut=self._cut)
         except Unreadable as fault:
             self._broke(
                 RequestError(

@@ -155,7 +155,9 @@ def mangled(draw: st.DrawFn, written: Written) -> None:
             files[number] = data[:at] + files[donor][draw(st.integers(0, len(files[donor]))) :]
         case "foreign":
             other = write([5, 5, 5], run_id=OTHER_RUN).memory.files[draw(st.integers(1, 3))]
-            files[number] = draw(st.sampled_from([data + other[HEADER_BYTES:], other, data[:at] + other[HEADER_BYTES:]]))
+            files[number] = draw(
+                st.sampled_from([data + other[HEADER_BYTES:], other, data[:at] + other[HEADER_BYTES:]])
+            )
         case "swap":
             files[number], files[donor] = files[donor], data
         case "double":

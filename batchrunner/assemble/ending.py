@@ -1,0 +1,169 @@
+"""How an invocation ended: its exit code, what to do next, and the summary that says so."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.errors import BatchrunnerError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from batchrunner.events import Tally
+    from batchrunner.spec import JobSpec, MaxFailed
+    from batchrunner.store import Ledger, Totals
+
+REJECTED, EXHAUSTED, UNFINISHED = 3, 4, 1
+HELPS = frozenset({4, 11, 14, 15, 16, 129, 130, 143})
+"""Exit codes after which the same command gets further, if only after a while or after making room."""
+FATAL = frozenset({1, 2, 10, 11, 12, 13, 16})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Items:
+    """The items of this invocation's selection, by outcome."""
+
+    total: int
+    succeeded: int
+    rejected: int
+    exhausted: int
+    length: int
+
+    @property
+    def unfinished(self) -> int:
+        return max(0, self.total - self.succeeded - self.rejected - self.exhausted)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    exit: int
+    reason: str
+
+
+def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed) -> Ending:
+    """The exit code by DESIGN's table: what ended the run early counts only while items are unfinished."""
+    if isinstance(cause, StoreError) or (cause is not None and items.unfinished):
+        code = cause.exit_code if isinstance(cause, BatchrunnerError) else 1
+        return Ending(exit=code, reason=str(cause))
+    if items.unfinished:
+        return Ending(exit=1, reason=f"{items.unfinished:,} items were given no outcome: a bug in batchrunner")
+    failed = items.rejected + items.exhausted
+    if max_failed.allows(failed, items.total):
+        return Ending(exit=0, reason="finished")
+    if not max_failed.allows(items.rejected, items.total):
+        return Ending(exit=REJECTED, reason=f"{items.rejected:,} items were rejected; another attempt cannot help them")
+    return Ending(exit=EXHAUSTED, reason=f"{items.exhausted:,} items are out of attempts; run again to try them again")
+
+
+def commands(ending: Ending, items: Items, run: Path, command: str) -> dict[str, str]:
+    """The ready commands: to go on, and to look."""
+    where, found = shlex.quote(str(run)), {}
+    if items.length:
+        found["longer"] = f"batchrunner redo {where} --where \"finish_reason = 'length'\" --set request.max_tokens=4096"
+    if ending.exit in HELPS:
+        found["go on"] = command
+    if ending.exit == REJECTED or items.rejected + items.exhausted:
+        found["look"] = f"batchrunner show {where} --failed"
+    elif ending.exit == 17:
+        found["go on"] = f"{command} --max-cost MORE"
+    elif not ending.exit:
+        found["look"] = f"batchrunner show {where} --sample 3"
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a summary is made of."""
+
+    job: JobSpec
+    run: Path
+    results: Path | None
+    items: Items
+    totals: Totals
+    tally: Tally
+    settled_before: int
+    in_flight_given_up: int
+    throttled: int
+    limit_per_minute: float | None
+    command: str
+
+
+def summary(ending: Ending, told: Told) -> dict[str, Any]:
+    """The summary object of DESIGN section 3; fields may be added, never changed."""
+    items, totals, tally = told.items, told.totals, told.tally
+    ready = commands(ending, items, told.run, told.command)
+    billed = tally.now.possibly_billed + tally.left_possibly_billed + told.in_flight_given_up
+    return {
+        "type": "fatal" if ending.exit in FATAL else "finished",
+        "name": told.job.name,
+        "run": str(told.run),
+        "results": str(told.results) if told.results else None,
+        "exit": ending.exit,
+        "reason": ending.reason,
+        "retryable": ending.exit in HELPS,
+        "next": next(iter(ready.values()), None),
+        "items": {
+            "total": items.total,
+            "succeeded": items.succeeded,
+            "rejected": items.rejected,
+            "exhausted": items.exhausted,
+            "unfinished": items.unfinished,
+            "length": items.length,
+        },
+        "now": {
+            "sent": tally.sent + told.in_flight_given_up,
+            "settled_before": told.settled_before,
+            "cost_usd": tally.now.cost_usd,
+            "seconds": round(tally.seconds, 3),
+        },
+        "prompt_tokens": (totals.prompt_tokens or 0) + (totals.failed_prompt_tokens or 0),
+        "completion_tokens": (totals.completion_tokens or 0) + (totals.failed_completion_tokens or 0),
+        "cost_usd": None if totals.cost_unknown else totals.cost_usd or 0.0,
+        "possibly_billed": billed,
+        "failed_by_type": failures(totals),
+        "labels": dict(told.job.labels),
+        "max_cost_usd": told.job.budget.max_cost_usd,
+        "pace": _pace(told),
+        "commands": ready,
+    }
+
+
+def failures(totals: Totals) -> dict[str, dict[str, Any]]:
+    """The table's failures by error type: how many, and the first in input order."""
+    found: dict[str, dict[str, Any]] = {}
+    for failure in totals.failures:
+        facts = found.setdefault(failure.error_type, {"count": 0, "status": failure.status})
+        facts["count"] += failure.items
+        if failure.first_row <= facts.get("first_row", failure.first_row):
+            facts |= {"first_id": failure.first_id, "first_row": failure.first_row, "first_error": failure.first_error}
+    return found
+
+
+def _pace(told: Told) -> str | None:
+    tally = told.tally
+    if not tally.sent:
+        return None
+    per_minute = tally.sent / max(tally.seconds, 1e-3) * 60
+    text = f"{per_minute:,.0f} requests a minute"
+    if told.limit_per_minute:
+        text += f" of {told.limit_per_minute:,.0f} allowed"
+    text += f", {told.throttled:,} x 429"
+    p50, p95 = tally.latency.quantile(0.5), tally.latency.quantile(0.95)
+    return text + (f", latency p50 {p50:.2g} s, p95 {p95:.2g} s" if p50 is not None and p95 is not None else "")
+
+
+def fatal(error: BatchrunnerError, job: JobSpec, run: Path, command: str) -> dict[str, Any]:
+    """The summary of an invocation that never began to send."""
+    retry = error.exit_code in HELPS
+    return {
+        "type": "fatal",
+        "name": job.name,
+        "run": str(run),
+        "results": None,
+        "exit": error.exit_code,
+        "reason": str(error),
+        "retryable": retry,
+        "next": command if retry else None,
+    }

@@ -1,0 +1,83 @@
+"""Whether what is settled still counts: by row number while nothing changed, else by what each row asks now."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchrunner import store
+from batchrunner.assemble.prepare import remember
+from batchrunner.errors import JobChanged
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from batchrunner.assemble.prepare import Prepared
+
+
+def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool) -> None:
+    """Bring the run's books up to the present input and job. Raises JobChanged when settled items would be bought again.
+
+    The fast path renders nothing: rows are known by number. Otherwise every row's request is made once more and
+    matched with the outcomes under the same key.
+    """
+    if holds(run.commit, prepared):
+        run.begin()
+        return
+    epoch = store.Epoch(input=remember(prepared), asked=prepared.asked, rows=prepared.checked.rows)
+    if not run.view().outcomes_recorded:
+        run.begin(epoch)
+        return
+    matches = compare(run.view(), prepared)
+    if not accept_change:
+        refuse(run.commit, prepared, matches, str(run.directory))
+    run.begin(epoch, carried=matches.carried)
+
+
+def holds(commit: store.Commit, prepared: Prepared) -> bool:
+    """Nothing changed since the epoch began: neither input, nor job, nor this program."""
+    known = commit.input
+    return bool(
+        commit.epoch
+        and known.get("fingerprint") == prepared.fingerprint
+        and known.get("version") == prepared.identity["version"]
+        and known.get("id") == prepared.ready.job.input.id
+        and dict(commit.asked) == dict(prepared.asked)
+    )
+
+
+def compare(view: store.View, prepared: Prepared) -> store.Matches:
+    """Match the rows as they ask now with the outcomes that there are."""
+    return store.match(view, _asking(prepared))
+
+
+def _asking(prepared: Prepared) -> Iterator[tuple[int, str, str | None]]:
+    """Row, item id and request key of every row; no key for a row that cannot be asked."""
+    for item in prepared.ready.source.rows():
+        yield item.row, item.item_id, prepared.key_of(item)
+
+
+def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Dotted names of what the job asks differently."""
+    return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
+
+
+def refuse(commit: store.Commit, prepared: Prepared, matches: store.Matches, run: str) -> None:
+    """Exit 13 where the job, or the place of its rows, is another one than the run remembers."""
+    rows_before, rows_now = commit.input.get("rows_path"), remember(prepared)["rows_path"]
+    if rows_before and rows_now and rows_before != rows_now:
+        raise JobChanged(
+            f"{run} is the run of {rows_before}, not of {rows_now}; nothing was sent",
+            "give another --out, or --accept-change to go on with these rows here",
+        )
+    changed = changed_keys(commit.asked, prepared.asked)
+    if not changed or not matches.changed.items:
+        return
+    cost = f", for about ${matches.changed.cost_usd:,.2f}" if matches.changed.cost_usd else ""
+    what = ", ".join(changed)
+    raise JobChanged(
+        f"the job changed since {run} began ({what}): {matches.changed.items:,} settled items would be bought again"
+        f"{cost}; nothing was sent",
+        "keep both:           the same command with --out ANOTHER_DIR",
+        "buy again:           the same command with --accept-change",
+        "see the difference:  batchrunner plan with the same arguments and --diff",
+    )

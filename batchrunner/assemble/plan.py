@@ -1,0 +1,178 @@
+"""What a run would do: from the job, its input and whatever the run has settled; nothing is sent or written."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from batchrunner import store
+from batchrunner.assemble.channels import Channels, number
+from batchrunner.assemble.epochs import changed_keys, compare, holds
+from batchrunner.assemble.prepare import get_ready, prepare
+from batchrunner.assemble.selection import select
+from batchrunner.assemble.table import kept_columns
+from batchrunner.errors import BadRow, RunError
+from batchrunner.limits.estimate import COMPLETION_TOKENS, ENOUGH, Estimator
+from batchrunner.records import Usage
+from batchrunner.sources import kept_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from batchrunner.assemble.invoke import Invocation
+    from batchrunner.assemble.prepare import Prepared
+    from batchrunner.records import Item, Request
+    from batchrunner.spec import JobSpec
+
+SAMPLE = 2_000
+"""Open items whose requests are made to estimate tokens and cost."""
+
+
+def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], shown: int = 1) -> dict[str, Any]:
+    """The plan as a JSON object. Raises JobError with all faults, RunError for a damaged run."""
+    ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=None)
+    view = _view(invocation.directory)
+    prepared = prepare(ready, remembered=view.commit.input if view else None)
+    shard = invocation.shard
+    selection = select(
+        ready.source,
+        rows=prepared.checked.rows,
+        index=shard.index if shard else 0,
+        shards=shard.count if shard else 1,
+        limit=invocation.limit,
+    )
+    books = _books(view, prepared)
+    open_items = list(islice(selection.of(ready.source.rows(skip=books["skip"], stop=selection.stop)), SAMPLE))
+    total = _count(prepared, selection)
+    settled = sum(books["skip"][: selection.stop])
+    sample = _Sample(prepared, open_items, view)
+    to_buy = max(0, total - settled)
+    kept = kept_schema(prepared.checked, kept_columns(job, prepared), prepared.asker.request_columns)
+    return {
+        "type": "plan",
+        "name": job.name,
+        "run": str(invocation.directory),
+        "provider": ready.provider.name,
+        "base_url": ready.endpoint.base_url,
+        "keys": [key.label for key in ready.credentials],
+        "items": {"total": total, "settled": settled, "to_buy": to_buy},
+        "bad_rows": {"unreadable": prepared.checked.faulty, "first": sample.faults[:10]},
+        "changed": books["changed"],
+        "bought_again": books["bought_again"],
+        "bought_again_usd": books["bought_again_usd"],
+        "estimate": sample.estimate(to_buy),
+        "time_s": _time_s(prepared, selection.share, to_buy, sample),
+        "renamed": dict(kept.renamed),
+        "warnings": list(ready.warnings),
+        "requests": [_request(request) for request in sample.requests[:shown]],
+    }
+
+
+def _view(directory: Path) -> store.View | None:
+    if not (directory / "commits").is_dir():
+        return None
+    try:
+        return store.view_run(directory)
+    except RunError:
+        if not any((directory / "commits").iterdir()):
+            return None
+        raise
+
+
+def _books(view: store.View | None, prepared: Prepared) -> dict[str, Any]:
+    """Which rows need no request, and what a changed job would buy again."""
+    nothing = {"changed": [], "bought_again": 0, "bought_again_usd": None}
+    if view is None or not view.commit.epoch:
+        return {"skip": bytearray(prepared.checked.rows), **nothing}
+    if holds(view.commit, prepared):
+        return {"skip": bytearray(view.ledger.settled_mask()), **nothing}
+    matches = compare(view, prepared)
+    changed = changed_keys(view.commit.asked, prepared.asked)
+    return {
+        "skip": bytearray(matches.ledger(prepared.checked.rows).settled_mask()),
+        "changed": [
+            {"key": key, "before": view.commit.asked.get(key), "now": prepared.asked.get(key)} for key in changed
+        ],
+        "bought_again": matches.changed.items if changed else 0,
+        "bought_again_usd": matches.changed.cost_usd if changed else None,
+    }
+
+
+def _count(prepared: Prepared, selection: Any) -> int:
+    rows = prepared.checked.rows if selection.stop is None else min(selection.stop, prepared.checked.rows)
+    if selection.shards == 1:
+        return int(rows)
+    return sum(1 for _ in selection.of(prepared.ready.source.rows(stop=selection.stop)))
+
+
+class _Sample:
+    """Requests of the first open items, and what they would use."""
+
+    def __init__(self, prepared: Prepared, items: list[Item], view: store.View | None) -> None:
+        self.prepared, self.faults = prepared, list[str]()
+        self.requests = list(self._requests(items))
+        self.totals = store.totals(view) if view else None
+
+    def _requests(self, items: list[Item]) -> Iterator[Request]:
+        for item in items:
+            try:
+                yield self.prepared.request(item)
+            except BadRow as error:
+                where = f"{item.file} line {item.line}" if item.line is not None else f"{item.file} row {item.row}"
+                self.faults.append(f"{where}: {error}")
+
+    def estimate(self, to_buy: int) -> dict[str, Any]:
+        """Tokens and cost of `to_buy` items: from what is likely to what is at most."""
+        estimator = Estimator()
+        if not self.requests:
+            return {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cost_usd_at_most": 0.0}
+        scale = to_buy / (len(self.requests) + len(self.faults))
+        known = self.totals.completion_quantiles if self.totals and self.totals.outcomes >= ENOUGH else None
+        likely = most = 0.0
+        prompt = completion = 0
+        unknown = False
+        for request in self.requests:
+            guess = estimator.estimate(request)
+            expected = int(known.p50) if known else min(guess.completion_tokens, COMPLETION_TOKENS // 2)
+            at_most = int(known.p95) if known else guess.completion_tokens
+            prompt, completion = prompt + guess.prompt_tokens, completion + expected
+            low, high = (
+                self._cost(request, guess.prompt_tokens, expected),
+                self._cost(request, guess.prompt_tokens, at_most),
+            )
+            unknown = unknown or low is None or high is None
+            likely, most = likely + (low or 0.0), most + (high or 0.0)
+        return {
+            "prompt_tokens": int(prompt * scale),
+            "completion_tokens": int(completion * scale),
+            "calibrated": known is not None,
+            "cost_usd": None if unknown else likely * scale,
+            "cost_usd_at_most": None if unknown else most * scale,
+        }
+
+    def _cost(self, request: Request, prompt_tokens: int, completion_tokens: int) -> float | None:
+        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        return self.prepared.ready.prices.cost(request.model, usage)
+
+
+def _time_s(prepared: Prepared, share: float, to_buy: int, sample: _Sample) -> float | None:
+    """Seconds at the limits; None where no limit is set."""
+    ready = prepared.ready
+    channels = Channels(
+        job=ready.job, provider=ready.provider, endpoint=ready.endpoint, credentials=ready.credentials,
+        asks=prepared.asker, share=share,
+    )  # fmt: skip
+    keys = len(ready.credentials)
+    times = []
+    if requests := channels.requests_per_minute():
+        times.append(to_buy / (requests * share * keys) * 60)
+    if tokens := number(ready.job.limits.tokens_per_minute):
+        estimate = sample.estimate(to_buy)
+        used = estimate["prompt_tokens"] + estimate["completion_tokens"]
+        times.append(used / (tokens * share * keys) * 60)
+    return max(times) if times else None
+
+
+def _request(request: Request) -> dict[str, Any]:
+    return {"path": request.path, "body": request.body.decode(), "warnings": list(request.warnings)}

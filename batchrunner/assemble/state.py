@@ -1,0 +1,199 @@
+"""run.json: what a run tells people and schedulers, while it lives and after."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from batchrunner import __version__
+from batchrunner.assemble.ending import failures
+from batchrunner.errors import BudgetReached
+from batchrunner.store import lock_is_held, read_manifest, totals, view_run, write_manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batchrunner.assemble.execute import Execution
+    from batchrunner.errors import BatchrunnerError
+    from batchrunner.spec import JobSpec
+    from batchrunner.store import Run
+
+FORMAT_VERSION = 1
+HISTORY = 100
+BUDGET = 17
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(slots=True, kw_only=True)
+class Chronicle:
+    """The manifest of a run in the hands of its owner."""
+
+    run: Run
+    job: JobSpec
+    call: Mapping[str, Any]
+    began_at: str = field(default_factory=_now)
+    before: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.before = read_manifest(self.path) or {}
+
+    @property
+    def path(self) -> Path:
+        return self.run.directory / "run.json"
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self.before)
+
+    def recovered(self) -> dict[str, Any]:
+        found = self.run.recovered
+        return (
+            {"recovered": found.outcomes, "torn_bytes": found.torn_bytes} if found.outcomes or found.torn_bytes else {}
+        )
+
+    def notes(self) -> list[str]:
+        """What a person should know of the life before this one."""
+        found, notes = self.run.recovered, []
+        if self.before.get("state") == "running":
+            twice = self.before.get("in_flight", 0)
+            notes.append(
+                f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
+                f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
+            )
+        if found.torn_bytes:
+            notes.append(f"{found.torn_bytes:,} bytes of a record that was being written were cut")
+        return notes
+
+    def stopped_before(self, job: JobSpec) -> BatchrunnerError | None:
+        """The budget that ended the last invocation still ends this one, unless it was raised."""
+        last = (self.before.get("history") or [{}])[-1]
+        caps = [job.budget.max_cost_usd, job.budget.max_tokens_total]
+        if last.get("exit") != BUDGET or last.get("budget") != caps:
+            return None
+        return BudgetReached(str(last.get("reason")))
+
+    def beat(self, execution: Execution) -> None:
+        """Write the live state; called in a thread."""
+        progress, ledger = execution.progress(), self.run.ledger
+        tally = execution.tally
+        self._write(
+            {
+                "type": "running",
+                "name": self.job.name,
+                "run": str(self.run.directory),
+                "results": None,
+                "exit": None,
+                "reason": "running",
+                "retryable": None,
+                "next": None,
+                "items": {
+                    "total": tally.total,
+                    "succeeded": ledger.succeeded,
+                    "rejected": ledger.rejected,
+                    "exhausted": ledger.exhausted,
+                    "unfinished": max(0, tally.total - ledger.succeeded - ledger.rejected - ledger.exhausted),
+                    "length": tally.before.length + tally.now.length,
+                },
+                "now": {
+                    "sent": tally.sent,
+                    "settled_before": tally.before.succeeded + tally.before.rejected,
+                    "cost_usd": tally.now.cost_usd,
+                    "seconds": round(tally.seconds, 3),
+                },
+                "prompt_tokens": tally.now.prompt_tokens,
+                "completion_tokens": tally.now.completion_tokens,
+                "cost_usd": tally.now.cost_usd,
+                "possibly_billed": tally.now.possibly_billed + tally.left_possibly_billed,
+                "failed_by_type": {
+                    kind: {"count": failure.count, "first_id": failure.item_id, "first_row": failure.row}
+                    for kind, failure in tally.failed_by_type().items()
+                },
+                "labels": dict(self.job.labels),
+                "per_minute": round(progress.per_minute, 1),
+                "in_flight": progress.in_flight,
+                "left_s": progress.left_s,
+                "notes": list(progress.notes),
+            },
+            state="running",
+        )
+
+    def end(self, summary: Mapping[str, Any], *, draining: bool) -> None:
+        """Write how the invocation ended, durably."""
+        unfinished = summary["items"]["unfinished"]
+        caps = [self.job.budget.max_cost_usd, self.job.budget.max_tokens_total]
+        entry = {
+            "began_at": self.began_at,
+            "ended_at": _now(),
+            "exit": summary["exit"],
+            "reason": summary["reason"],
+            "sent": summary["now"]["sent"],
+            "cost_usd": summary["now"]["cost_usd"],
+            "seconds": summary["now"]["seconds"],
+            "budget": caps,
+        }
+        history = [*(self.before.get("history") or []), entry][-HISTORY:]
+        state = "drained" if unfinished and draining else "stopped" if unfinished else "finished"
+        self._write({**summary, "in_flight": 0}, state=state, history=history, durable=True)
+
+    def _write(
+        self,
+        facts: Mapping[str, Any],
+        *,
+        state: str,
+        history: list[dict[str, Any]] | None = None,
+        durable: bool = False,
+    ) -> None:
+        manifest = {
+            **facts,
+            "format_version": FORMAT_VERSION,
+            "version": __version__,
+            "state": state,
+            "heartbeat_at": _now(),
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "job": self.job.public(),
+            "input": {**self.run.commit.input, "rows": self.run.commit.rows, "base": str(self.job.base.resolve())},
+            "call": dict(self.call),
+            "history": self.before.get("history") or [] if history is None else history,
+        }
+        write_manifest(self.path, manifest, self.job.output.mode, durable=durable)
+
+
+def state_of(directory: Path) -> dict[str, Any]:
+    """The state of a run from its files: the manifest, with counts from the outcomes that are there. Raises RunError."""
+    view = view_run(directory)
+    manifest = read_manifest(directory / "run.json") or {}
+    ledger, added = view.ledger, totals(view)
+    alive = lock_is_held(directory / "lock")
+    total = (manifest.get("items") or {}).get("total", ledger.rows)
+    done = ledger.succeeded + ledger.rejected + ledger.exhausted
+    counted = {
+        "items": {
+            "total": total,
+            "succeeded": ledger.succeeded,
+            "rejected": ledger.rejected,
+            "exhausted": ledger.exhausted,
+            "unfinished": max(0, total - done),
+            "length": added.length,
+        },
+        "prompt_tokens": (added.prompt_tokens or 0) + (added.failed_prompt_tokens or 0),
+        "completion_tokens": (added.completion_tokens or 0) + (added.failed_completion_tokens or 0),
+        "cost_usd": None if added.cost_unknown else added.cost_usd or 0.0,
+        "failed_by_type": failures(added),
+    }
+    unborn = {
+        "type": "running",
+        "name": directory.name,
+        "run": str(directory),
+        "state": "running" if alive else "stopped",
+        "now": {"sent": 0, "settled_before": done, "cost_usd": 0.0, "seconds": 0.0},
+        "possibly_billed": added.possibly_billed,
+    }
+    return {**unborn, **manifest, **counted, "alive": alive}

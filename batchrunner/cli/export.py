@@ -1,0 +1,77 @@
+"""`batchrunner export`: the table as it stands, in a format of choice."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import Any, BinaryIO
+
+import click
+
+from batchrunner.cli.targets import find_run, run_options
+
+
+@click.command("export", short_help="The table as it stands: parquet, jsonl or csv.")
+@click.argument("run")
+@run_options
+@click.option("--format", "kind", metavar="FORMAT", default="jsonl", show_default=True, help="parquet, jsonl or csv.")
+@click.option("--to", metavar="FILE", help="Write to FILE instead of stdout; it appears whole or not at all.")
+@click.option("--where", metavar="EXPR", help="Only rows for which a polars SQL expression is true.")
+def command(run: str, kind: str, to: str | None, where: str | None, **given: Any) -> int:
+    """Write the table of RUN as it stands, one row per input row, live or after its death.
+
+    \b
+    Examples:
+      batchrunner export runs/quickstart --format csv --to answers.csv
+      batchrunner export runs/quickstart --where "status = 'succeeded'" | jq .text
+    """
+    from batchrunner import exports
+    from batchrunner.assemble import open_table
+    from batchrunner.errors import JobError
+    from batchrunner.report import matching
+
+    if kind not in exports.available():
+        raise JobError(f"--format: expected one of {', '.join(exports.available())}, got {kind!r}")
+    if kind == "parquet" and to is None and sys.stdout.isatty():
+        raise JobError("parquet is no text for a terminal; give --to FILE")
+    table = open_table(find_run(run, given))
+    for warning in table.warnings:
+        click.echo(f"batchrunner: {warning}", err=True)
+    batches = table.batches()
+    if where is not None:
+        batches = (
+            batch for frame in matching(batches, where) for batch in frame.to_arrow().cast(table.schema).to_batches()
+        )
+    with _output(to) as file:
+        rows = exports.load(kind).write(batches, table.schema, file)
+    if to is not None:
+        click.echo(f"{rows:,} rows", err=True)
+        click.echo(to)
+    return 0
+
+
+@contextlib.contextmanager
+def _output(to: str | None) -> Any:
+    """Standard output, or a file that appears once it is whole."""
+    import os
+    from pathlib import Path
+
+    from batchrunner.errors import StoreError
+
+    if to is None:
+        yield sys.stdout.buffer
+        return
+    target = Path(to)
+    beside = target.with_name(f".{target.name}.partial")
+    try:
+        file: BinaryIO
+        with beside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except OSError as error:
+        raise StoreError(f"{to}: {error.strerror}; name a file in a directory with room that can be written") from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()

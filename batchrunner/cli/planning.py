@@ -1,0 +1,82 @@
+"""Printing a plan, for `plan`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from batchrunner import spec
+from batchrunner.assemble import Invocation, plan
+from batchrunner.cli.options import directory_of, load_job
+from batchrunner.console.text import brief, clean, money
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+CHANGED = 13
+MOST_SHOWN = 2_000
+
+
+def plan_job(target: str, given: Mapping[str, Any]) -> int:
+    """Print the plan of TARGET. Returns 13 when settled items would be bought again, else 0."""
+    asked = load_job(target, given)
+    invocation = Invocation(
+        directory=directory_of(asked.job, given),
+        shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
+        limit=given.get("limit"),
+        simulate=bool(given.get("simulate")),
+    )
+    found = plan(asked.job, invocation, environ=asked.environ, shown=given["shown"])
+    if given["as_json"]:
+        click.echo(json.dumps(found, ensure_ascii=False, default=str))
+    else:
+        lines = [*_diff(found)] if given["diff"] else [*_lines(found)]
+        click.echo("\n".join(clean(line, keep_lines=True) for line in lines))
+    return CHANGED if found["bought_again"] else 0
+
+
+def _lines(found: Mapping[str, Any]) -> Iterator[str]:
+    items, estimate = found["items"], found["estimate"]
+    yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
+    yield f"run      {found['run']}"
+    yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy"
+    if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
+        yield f"bad rows {found['bad_rows']['unreadable']:,} cannot be read"
+        yield from (f"         {fault}" for fault in found["bad_rows"]["first"])
+    how = "calibrated by what the run has settled" if estimate.get("calibrated") else "a guess until some are settled"
+    yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,}, {how}"
+    if estimate["cost_usd"] is None:
+        yield 'cost     unknown: the price is not known; give it in [prices."MODEL"]'
+    else:
+        yield f"cost     about {money(estimate['cost_usd'])}, at most {money(estimate['cost_usd_at_most'])}"
+    if found["time_s"] is not None:
+        yield f"time     {brief(found['time_s'])} at the limits"
+    if found["renamed"]:
+        yield "columns  " + ", ".join(f"{old} becomes {new}" for old, new in found["renamed"].items())
+    yield from (f"warning  {warning}" for warning in found["warnings"])
+    if found["changed"]:
+        yield f"changed  {', '.join(change['key'] for change in found['changed'])}"
+        yield f"         {found['bought_again']:,} settled items would be bought again (plan --diff shows more)"
+    for request in found["requests"]:
+        yield f"--- POST {request['path']}"
+        yield request["body"][:MOST_SHOWN]
+        yield from (f"warning  {warning}" for warning in request["warnings"])
+
+
+def _diff(found: Mapping[str, Any]) -> Iterator[str]:
+    if not found["changed"]:
+        yield "the job asks what the run's settled items were asked"
+    for change in found["changed"]:
+        yield f"{change['key']}"
+        yield f"  - {_short(change['before'])}"
+        yield f"  + {_short(change['now'])}"
+    if found["changed"]:
+        cost = f", for about {money(found['bought_again_usd'])}" if found["bought_again_usd"] else ""
+        yield f"{found['bought_again']:,} settled items would be bought again{cost}"
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"

@@ -1,0 +1,51 @@
+"""From a run and an expression to an invocation that buys the matching items again, for `redo`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchrunner import spec
+from batchrunner.assemble import Redo, open_table, state_of
+from batchrunner.cli.options import directory_of, load_job
+from batchrunner.cli.running import run_asked
+from batchrunner.cli.targets import find_run
+from batchrunner.errors import JobError, RunError
+from batchrunner.report import matching
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SENT = "request."
+
+
+def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any]) -> int:
+    """Buy again the items of TARGET for which `where` is true. Returns the exit code."""
+    directory = find_run(target, given)
+    call_target, options = _call(target, directory, given)
+    job = load_job(call_target, options)
+    changed = dict(spec.parse_set(text) for text in changes)
+    for key in changed:
+        if not key.startswith(SENT):
+            raise JobError(f"--set {key}: redo changes what is sent; expected a key of [request] such as request.model")
+    rows = [row for frame in matching(open_table(directory).batches(), where) for row in frame["row"].to_list()]
+    if directory_of(job.job, options).resolve() != directory.resolve():
+        raise RunError(f"{target}: its job now keeps its run in {directory_of(job.job, options)}; give that one")
+    changed_job = load_job(call_target, options, changes=changed).job if changed else None
+    return run_asked(
+        job,
+        call_target,
+        options,
+        redo=Redo(rows=frozenset(rows), changed=changed_job, changes=", ".join(sorted(changed))),
+    )
+
+
+def _call(target: str, directory: Path, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The target and options that the run was last called with, with what this call gives on top."""
+    if Path(target).is_file():
+        return target, dict(given)
+    call = state_of(directory).get("call")
+    if not call:
+        raise RunError(f"{directory}: its manifest does not say which job it is of; give the job file instead")
+    kept = {name: value for name, value in call["given"].items() if name not in ("limit", "fresh", "accept_change")}
+    return call["target"], {**kept, **{name: value for name, value in given.items() if value}, "out": str(directory)}

@@ -1,0 +1,79 @@
+"""A run and its items, written for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+BRIEF = 400
+"""Characters of a text that are shown unless all are asked for."""
+
+
+def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
+    """What `status` prints of the summary object with its manifest fields."""
+    items, now = state["items"], state["now"]
+    done = items["succeeded"] + items["rejected"] + items["exhausted"]
+    share = 100 * done / items["total"] if items["total"] else 100.0
+    yield f"{state['name']}: {state['state']}{_alive(state)}"
+    yield f"items    {done:,}/{items['total']:,} ({share:.1f} %), {items['unfinished']:,} unfinished"
+    yield f"         {items['succeeded']:,} succeeded, {items['rejected']:,} rejected, {items['exhausted']:,} exhausted"
+    for kind, facts in sorted(state["failed_by_type"].items(), key=lambda pair: -pair[1]["count"])[:6]:
+        yield f"failed   {kind} {facts['count']:,}, first {facts['first_id']!r} (row {facts['first_row']:,})"
+    if state["state"] == "running":
+        left = f", about {state['left_s']:,.0f} s left" if state.get("left_s") else ""
+        yield f"rate     {state.get('per_minute') or 0:,.0f} rpm, {state.get('in_flight', 0):,} in flight{left}"
+    cost = "unknown" if state["cost_usd"] is None else f"${state['cost_usd']:,.4f}"
+    yield f"used     {state['prompt_tokens']:,} + {state['completion_tokens']:,} tokens, cost {cost}"
+    if state["possibly_billed"]:
+        yield f"billed   {state['possibly_billed']:,} requests went out and brought no answer: maybe billed"
+    yield f"now      {now['sent']:,} sent in {now['seconds']:,.0f} s, {now['settled_before']:,} settled before"
+    if state.get("next"):
+        yield f"next     {state['next']}"
+
+
+def _alive(state: Mapping[str, Any]) -> str:
+    if state["state"] == "running" and state.get("alive") is False:
+        return f" no more: pid {state.get('pid')} has died; run the same command again to resume"
+    if state["state"] == "running":
+        return f" (pid {state.get('pid')} on {state.get('host')})"
+    return f", exit {state['exit']}: {state['reason']}" if state.get("exit") is not None else ""
+
+
+def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: Callable[..., str]) -> Iterator[str]:
+    """One item: what was asked, what came back, what it took."""
+    line = f", {row['input_file']}" + (f" line {row['input_line']}" if row["input_line"] is not None else "")
+    yield clean(f"=== {row['item_id']} (row {row['row']}{line}): {row['status'] or 'no outcome yet'}")
+    yield clean(
+        f"model    {row['model'] or '-'}  agent {row['agent_id'] or '-'}  attempts {row['attempts'] or 0}{_took(row)}"
+    )
+    if row["error_type"]:
+        status = f" ({row['http_status']})" if row["http_status"] else ""
+        yield clean(f"error    {row['error_type']}{status}: {row['error']}")
+    tokens = [row[name] for name in ("prompt_tokens", "completion_tokens")]
+    if any(value is not None for value in tokens):
+        yield f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}"
+    for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", row["text"])):
+        if value:
+            yield f"--- {name}"
+            yield clean(_cut(value, full), keep_lines=True)
+    for name in ("tool_calls", "refusal", "sent_changes", "warnings", "response" if full else "refusal"):
+        if row.get(name):
+            yield clean(f"--- {name}: {_cut(str(row[name]), full)}")
+
+
+def _took(row: Mapping[str, Any]) -> str:
+    parts = []
+    if row["latency_s"] is not None:
+        parts.append(f"{row['latency_s']:.2f} s")
+    if row["cost_usd"]:
+        parts.append(f"${row['cost_usd']:.6f}")
+    if isinstance(row["finished_at"], datetime):
+        parts.append(row["finished_at"].astimezone(UTC).isoformat(timespec="seconds"))
+    return "  " + "  ".join(parts) if parts else ""
+
+
+def _cut(text: str, full: bool) -> str:
+    return text if full or len(text) <= BRIEF else f"{text[:BRIEF]}… ({len(text):,} characters; --full shows all)"

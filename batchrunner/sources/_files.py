@@ -1,0 +1,135 @@
+"""Which files an input is: paths and globs, their format and compression by suffix, standard input spooled."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+import pkgutil
+import shutil
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from batchrunner.errors import JobError
+from batchrunner.sources.base import File
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+STANDARD_INPUT = "-"
+_PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
+_OTHER_NAMES = {"ndjson": "jsonl"}
+_MEANT = {".json": ".jsonl", ".jsonlines": ".jsonl", ".jl": ".jsonl", ".pq": ".parquet", ".tsv": ".csv"}
+_SHOWN_FILES = 3
+
+
+def available() -> list[str]:
+    """The formats there are, each named like its module and its suffix."""
+    package = Path(__file__).parent
+    modules = (module.name for module in pkgutil.iter_modules([str(package)]))
+    return sorted(name for name in modules if name != "base" and not name.startswith("_"))
+
+
+def find(patterns: Sequence[str], base: Path) -> list[File]:
+    """The files that the patterns name, in their order, those of a glob sorted. Raises JobError with all faults."""
+    files: dict[Path, File] = {}
+    faults: list[str] = []
+    for pattern in patterns:
+        names = _names(pattern, base)
+        if not names:
+            faults.append(_nothing(pattern, base))
+        for name in names:
+            path = base / Path(name).expanduser()
+            files.setdefault(path, File(name=name, path=path, compression=_split(name)[1]))
+    if faults:
+        raise JobError(*faults)
+    return [*files.values()]
+
+
+def _names(pattern: str, base: Path) -> list[str]:
+    at = base / Path(pattern).expanduser()
+    if at.is_file():
+        return [pattern]
+    if at.is_dir():
+        raise JobError(f"{pattern} is a directory; name its files, as in {pattern.rstrip('/') + '/*.jsonl'!r}")
+    if not glob.has_magic(pattern):
+        return []
+    found = glob.glob(os.path.expanduser(pattern), root_dir=base, recursive=True)  # noqa: PTH111, PTH207
+    return sorted(name for name in found if (base / name).is_file())
+
+
+def _nothing(pattern: str, base: Path) -> str:
+    if "://" in pattern:
+        return f"{pattern}: object stores cannot be read; copy the file to a local disk"
+    if glob.has_magic(pattern):
+        return f"no file matches {pattern!r} (looked in {base})"
+    at = base / Path(pattern).expanduser()
+    beside = [each.name for each in at.parent.iterdir()] if at.parent.is_dir() else []
+    kind = "not a regular file" if at.exists() else "no such file"
+    return f"{pattern}: {kind} (looked in {base}){_near(at.name, beside)}"
+
+
+def format_of(files: Sequence[File]) -> str:
+    """The one format of all files. Raises JobError."""
+    formats: dict[str, str] = {}
+    faults = []
+    for file in files:
+        suffix = _split(file.name)[0]
+        name = _OTHER_NAMES.get(suffix.removeprefix("."), suffix.removeprefix("."))
+        if name in available():
+            formats.setdefault(name, file.name)
+        else:
+            faults.append(_unknown(file, suffix))
+    if faults:
+        more = len(faults) - _SHOWN_FILES
+        raise JobError(*faults[:_SHOWN_FILES], *([f"and {more} more files with unknown suffixes"] if more > 0 else []))
+    if len(formats) > 1:
+        raise JobError(f"the input mixes formats: {', '.join(formats.values())}; give files of one format")
+    return next(iter(formats))
+
+
+def _split(name: str) -> tuple[str, Literal["gzip", "zstd"] | None]:
+    """A file name's suffix in lower case, without the one of its compression, and that compression."""
+    path = Path(name.lower())
+    if path.suffix in _PACKED:
+        return path.with_suffix("").suffix, _PACKED[path.suffix]
+    return path.suffix, None
+
+
+def _unknown(file: File, suffix: str) -> str:
+    known = sorted(f".{name}" for name in [*available(), *_OTHER_NAMES])
+    hint = f"; did you mean {_MEANT[suffix]!r}?" if suffix in _MEANT else _near(suffix, known)
+    what = f"unknown suffix {suffix!r}" if suffix else "no suffix"
+    return f"{file.name}: {what}{hint} (known: {', '.join(known)}, also with .gz or .zst)"
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def spool_all(stream: IO[bytes], spool: Path) -> None:
+    """Keep all of `stream` at `spool`, which is absent or whole."""
+    beside = spool.with_name(f".{spool.name}.partial")
+    with beside.open("wb") as file:
+        shutil.copyfileobj(stream, file, 1 << 20)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(spool)
+
+
+def spooled(spool: Path) -> tuple[File, str]:
+    """What standard input was, as it is kept at `spool`, and its format, told by its first bytes."""
+    try:
+        with spool.open("rb") as file:
+            start = file.read(4)
+    except FileNotFoundError:
+        raise JobError(f"standard input is not kept at {spool}; pipe the rows in again") from None
+    if start == b"PAR1":
+        return File(name=STANDARD_INPUT, path=spool), "parquet"
+    packed: Literal["gzip", "zstd"] | None = None
+    if start.startswith(b"\x1f\x8b"):
+        packed = "gzip"
+    elif start == b"\x28\xb5\x2f\xfd":
+        packed = "zstd"
+    return File(name=STANDARD_INPUT, path=spool, compression=packed), "jsonl"

@@ -1,0 +1,134 @@
+"""The input as a whole: several files of one format, their rows numbered through."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from dataclasses import replace
+from hashlib import blake2b
+from typing import IO, TYPE_CHECKING, Any
+
+from batchrunner.errors import JobError
+from batchrunner.sources import _files
+from batchrunner.sources._bytes import reading
+from batchrunner.sources.base import Block, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from batchrunner.records import Item
+    from batchrunner.sources._check import Checked
+    from batchrunner.sources.base import File, Source
+
+_SAMPLE_BYTES = 64 << 10
+
+
+def open_input(
+    patterns: str | Sequence[str],
+    *,
+    base: Path,
+    id_column: str | None = None,
+    spool: Path | None = None,
+    stdin: IO[bytes] | None = None,
+) -> Input:
+    """The files that `patterns` name, relative to `base`. Raises JobError with all faults.
+
+    The pattern `-` is standard input, which is first kept at `spool`.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    if _files.STANDARD_INPUT in patterns:
+        if len(patterns) > 1 or spool is None:
+            raise JobError("standard input ('-') cannot be read together with files")
+        stream = sys.stdin.buffer if stdin is None else stdin
+        if stream.isatty():
+            raise JobError("standard input is a terminal; pipe the rows in, or name a file")
+        _files.spool_all(stream, spool)
+        return open_spooled(spool, id_column=id_column)
+    files = _files.find(patterns, base)
+    return Input(files, name=_files.format_of(files), id_column=id_column)
+
+
+def open_spooled(spool: Path, *, id_column: str | None = None) -> Input:
+    """Standard input as it was kept at `spool`. Raises JobError."""
+    file, name = _files.spooled(spool)
+    return Input([file], name=name, id_column=id_column)
+
+
+def load(name: str) -> Source:
+    source: Source = importlib.import_module(f"batchrunner.sources.{name}").SOURCE
+    return source
+
+
+class Input:
+    """Rows of one or several files, in order. `learn` what the checking pass found before `rows` are asked for."""
+
+    def __init__(self, files: Sequence[File], *, name: str, id_column: str | None = None) -> None:
+        self.format = name
+        self.id_column = id_column
+        self.parts = tuple(files)
+        self.source = load(name)
+        self._checked: Checked | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files as they are opened."""
+        return tuple(file.path for file in self.parts)
+
+    def learn(self, checked: Checked) -> None:
+        """Take over what the checking pass found: what columns hold, which rows are alike, where the input ends."""
+        self._checked = checked
+
+    def fingerprint(self) -> dict[str, Any]:
+        """While this stays the same, so do the rows: size, time and hash of both ends of each file. Raises JobError."""
+        return {
+            "format": self.format,
+            "id": self.id_column,
+            "files": [_fingerprint(file) for file in self.parts],
+        }
+
+    def rows(self, skip: bytes | bytearray | memoryview | None = None, stop: int | None = None) -> Iterator[Item]:
+        """Every row before `stop`, in order, but those whose byte in `skip` is not zero.
+
+        Never holds the input whole. What is wrong with a row is its item's `fault`.
+        """
+        if isinstance(skip, memoryview):
+            skip = skip.tobytes()
+        for block in self.blocks(Reading(skip=skip, stop=sys.maxsize if stop is None else stop)):
+            yield from block.items
+
+    def blocks(self, wanted: Reading) -> Iterator[Block]:
+        """The rows as `rows` has them, in blocks."""
+        checked, first = self._checked, 0
+        if checked is not None:
+            wanted = replace(wanted, types=checked.columns, stop=min(wanted.stop, checked.rows))
+        for index, file in enumerate(self.parts):
+            end = first + checked.file_rows[index] if checked is not None else sys.maxsize
+            if checked is None or not wanted.skips(first, end):
+                # Rows that were added to a file since it was checked must not move those of the next one.
+                for block in self.file_blocks(file, replace(wanted, first=first, stop=min(wanted.stop, end))):
+                    yield _numbered(block, checked) if checked is not None and checked.repeats else block
+                    first = block.end
+            first = first if checked is None else end
+
+    def file_blocks(self, file: File, wanted: Reading) -> Iterator[Block]:
+        return self.source.blocks(file, replace(wanted, id_column=self.id_column))
+
+
+def _numbered(block: Block, checked: Checked) -> Block:
+    """The block, with a number behind the ids of rows that look like an earlier one."""
+    items = [
+        item if (time := checked.repeats.time(item.row)) == 1 else replace(item, item_id=f"{item.item_id}-{time}")
+        for item in block.items
+    ]
+    return replace(block, items=items)
+
+
+def _fingerprint(file: File) -> dict[str, Any]:
+    with reading(file), file.path.open("rb") as content:
+        digest = blake2b(content.read(_SAMPLE_BYTES), digest_size=16)
+        size = content.seek(0, 2)
+        content.seek(max(0, size - _SAMPLE_BYTES))
+        digest.update(content.read(_SAMPLE_BYTES))
+        changed_ns = file.path.stat().st_mtime_ns
+    return {"path": file.name, "size": size, "mtime_ns": changed_ns, "hash": digest.hexdigest()}

@@ -1,0 +1,119 @@
+"""Taking hold of a run directory: made where there is none, locked, and put in order."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from batchrunner.errors import RunError
+from batchrunner.store import chain, commits, files, lock
+from batchrunner.store.commits import Commit
+from batchrunner.store.journal import SegmentFiles
+from batchrunner.store.manifest import read_manifest
+from batchrunner.store.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from batchrunner.store.chain import Survey
+    from batchrunner.store.lock import Lock
+
+FOLDERS = ("commits", "journal", "parts")
+
+_RESTORE = "restore it from a backup, or begin anew with --fresh"
+
+
+def open_run(
+    directory: Path,
+    *,
+    wait_s: float = 0.0,
+    mode: int = 0o640,
+    create: bool = True,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Run:
+    """Take hold of the run in `directory`, or of a new one there; what a kill left behind becomes a part.
+
+    Raises RunLocked when another process still has it after `wait_s`, RunError when the directory is
+    not ours, damaged or not writable, StoreError when the disk fails. Nothing is touched before the
+    lock is held, and nothing at all in a run of a newer version.
+    """
+    with files.preparing(directory):
+        _check_ours(directory, create=create)
+        for folder in FOLDERS:
+            files.make_directory(directory / folder)
+        held = lock.acquire(directory / "lock", wait_s=wait_s, sleep=sleep, clock=clock)
+        try:
+            return _recover(directory, held, mode)
+        except BaseException:
+            held.release()
+            raise
+
+
+def _check_ours(directory: Path, *, create: bool) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise RunError(f"{directory} is not a directory; give another --out")
+    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    if not create and "commits" not in names:
+        raise RunError(f"{directory}: no run here; see that the path is right, or start one with `batchrunner run`")
+    known = {"commits", "run.json"} & names or names <= {*FOLDERS, "lock"}
+    if not known or ("commits" not in names and "run.json" in names and not _our_manifest(directory)):
+        some = ", ".join(sorted(names)[:3])
+        raise RunError(f"{directory} is not a run directory and not empty (it holds {some}); give another --out")
+    # A run of a newer version is refused here, before its lock is touched.
+    commits.latest(directory / "commits")
+
+
+def _our_manifest(directory: Path) -> bool:
+    try:
+        return "format_version" in (read_manifest(directory / "run.json") or {})
+    except RunError:
+        return False
+
+
+def _recover(directory: Path, held: Lock, mode: int) -> Run:
+    commit = commits.latest(directory / "commits")
+    if commit is None:
+        commit = _first_commit(directory)
+    segments = SegmentFiles(directory / "journal", commit.run_id)
+    survey = chain.survey(segments, after=commit.folded_through)
+    _check_fits(directory, commit, survey)
+    for folder in (directory, *(directory / name for name in FOLDERS)):
+        files.discard_partials(folder)
+    _discard_unnamed(directory / "parts", commit)
+    run = Run(directory, lock=held, commit=commit, mode=mode, survey=survey)
+    run.fold()
+    segments.drop(max(segments.numbers(), default=0))
+    return run
+
+
+def _first_commit(directory: Path) -> Commit:
+    """What stands before the first commit: nothing. Raises RunError when something does."""
+    for path in (*(directory / "journal").glob("*.log"), *(directory / "parts").glob("*.parquet")):
+        raise RunError(f"{directory / 'commits'}: no commit, but {path.name} is there; {_RESTORE}")
+    return Commit(run_id=secrets.token_hex(16), number=0, epoch=0, input={}, asked={}, rows=0)
+
+
+def _check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
+    """Refuse what only a lost commit explains, rather than throw away what it named."""
+    known = max(commit.folded_through, survey.tail.sequence)
+    lost = f"commits/{commit.number:06d}.json is not the last one there was"
+    for path in _unnamed(directory / "parts", commit):
+        last = path.stem.rpartition("-")[2]
+        if path.stem[:1].isdigit() and int(last) > known:
+            raise RunError(f"{path}: {lost}: no commit names this part; {_RESTORE}")
+    if any(closed.epoch > commit.epoch for closed in survey.closed):
+        raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {_RESTORE}")
+
+
+def _unnamed(folder: Path, commit: Commit) -> list[Path]:
+    named = {commit.carried, *(part.name for part in commit.parts)}
+    ours = (*folder.glob("[0-9]*-[0-9]*.parquet"), *folder.glob("carried-[0-9]*.parquet"))
+    return sorted(path for path in ours if path.name not in named)
+
+
+def _discard_unnamed(folder: Path, commit: Commit) -> None:
+    for path in _unnamed(folder, commit):
+        files.discard(path)

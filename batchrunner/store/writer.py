@@ -1,0 +1,229 @@
+"""The way from many workers to the journal: one thread writes, another makes parts."""
+
+from __future__ import annotations
+
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Self
+
+import anyio
+from anyio import CancelScope, CapacityLimiter, create_task_group, from_thread, to_thread
+
+from batchrunner.errors import BatchrunnerError, StoreError
+from batchrunner.store.run import entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from batchrunner.records import Outcome
+    from batchrunner.store.run import Entry, Run
+
+HELD_BYTES = 64 * 2**20
+"""What may wait in memory to be written; when it is full, `record` waits before it takes more."""
+SYNC_S = 0.05
+SYNC_OUTCOMES = 100
+SYNC_BYTES = 8 * 2**20
+"""What a power cut may take: the outcomes of so long, so many, or so much, whichever is least."""
+
+
+class _Batch:
+    """Outcomes that are written together; whoever recorded one of them waits for `done`."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self.size_bytes = 0
+        self.last = False
+        self.fault: BatchrunnerError | None = None
+        self.done = anyio.Event()
+
+    def add(self, one: Entry) -> None:
+        self.entries.append(one)
+        self.size_bytes += len(one.payload)
+
+
+class Writer:
+    """Records outcomes in a run that has begun, from any number of tasks; ends by finishing the run.
+
+    On the way out everything is synced and made a part. A disk that refuses is a StoreError from
+    `record`, from then on, and from the way out. `on_trouble` is called, in the event loop, as soon as
+    it is better to send no more: what is in flight may still be recorded, as long as that works.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        on_trouble: Callable[[BatchrunnerError], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._run, self._on_trouble, self._clock = run, on_trouble, clock
+        self._batches: SimpleQueue[_Batch] = SimpleQueue()
+        self._ripe: SimpleQueue[bool] = SimpleQueue()
+        self._held_bytes = 0
+        self._sync_at: float | None = None
+        self._fault: BatchrunnerError | None = None
+        self._told = False
+
+    async def __aenter__(self) -> Self:
+        self._open, self._written = _Batch(), _Batch()
+        self._busy = self._closed = False
+        self._threads_left = 2
+        self._ended = anyio.Event()
+        self._group = create_task_group()
+        await self._group.__aenter__()
+        self._group.start_soon(self._in_thread, self._write_batches)
+        self._group.start_soon(self._in_thread, self._make_parts)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Everything recorded was paid for: whoever cancels waits until it is safe.
+        with CancelScope(shield=True):
+            self._close()
+            await self._ended.wait()
+            if self._fault is None:
+                await to_thread.run_sync(self._finish)
+        await self._group.__aexit__(None, None, None)
+        if error is None and self._fault is not None:
+            raise self._fault
+
+    async def record(self, outcome: Outcome) -> None:
+        """Return once the outcome has been written: a kill does not take it any more.
+
+        Not cancelled half way: it either returns or raises StoreError.
+        """
+        one = entry(outcome)
+        # The tokens are spent: being cancelled here must not lose what they bought.
+        with CancelScope(shield=True):
+            while not self._closed and self._held_bytes and self._held_bytes + len(one.payload) > HELD_BYTES:
+                await self._written.done.wait()
+            batch = self._add(one)
+            await batch.done.wait()
+        if batch.fault is not None:
+            raise StoreError(str(batch.fault)) from batch.fault
+
+    # In the event loop.
+
+    def _add(self, one: Entry) -> _Batch:
+        if self._closed:
+            raise RuntimeError("nothing can be recorded once the writer has closed")
+        batch = self._open
+        batch.add(one)
+        self._held_bytes += len(one.payload)
+        if not self._busy:
+            self._hand_over()
+        return batch
+
+    def _hand_over(self) -> None:
+        self._written, self._open, self._busy = self._open, _Batch(), True
+        self._batches.put(self._written)
+
+    def _landed(self, batch: _Batch) -> None:
+        self._busy = False
+        self._held_bytes -= batch.size_bytes
+        batch.done.set()
+        if self._open.entries:
+            self._hand_over()
+
+    def _tell(self, trouble: BatchrunnerError) -> None:
+        if not self._told:
+            self._told = True
+            self._on_trouble(trouble)
+
+    def _close(self) -> None:
+        self._closed = self._open.last = True
+        self._hand_over()
+        self._ripe.put(False)
+
+    async def _in_thread(self, work: Callable[[], None]) -> None:
+        try:
+            await to_thread.run_sync(work, limiter=CapacityLimiter(1))
+        finally:
+            self._threads_left -= 1
+            if not self._threads_left:
+                self._ended.set()
+            if not self._closed:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """After a bug in a thread: nobody waits for it for ever."""
+        self._fault = StoreError("a thread of the journal's writer failed")
+        for batch in (self._written, self._open):
+            batch.fault = self._fault
+            batch.done.set()
+        self._close()
+
+    # In the writing thread.
+
+    def _write_batches(self) -> None:
+        last = False
+        while not last:
+            batch = self._next_batch()
+            if batch is not None:
+                self._write(batch)
+                last = batch.last
+            self._keep_up()
+
+    def _next_batch(self) -> _Batch | None:
+        """The next batch, None when it is time to sync."""
+        wait_s = None if self._sync_at is None else max(0.0, self._sync_at - self._clock())
+        try:
+            return self._batches.get(timeout=wait_s)
+        except Empty:
+            return None
+
+    def _write(self, batch: _Batch) -> None:
+        if not batch.entries:
+            return
+        try:
+            self._run.write(batch.entries)
+        except BatchrunnerError as error:
+            batch.fault = self._fault = error
+        from_thread.run_sync(self._landed, batch)
+
+    def _keep_up(self) -> None:
+        """Sync and rotate when it is time to, and say so when there is trouble."""
+        try:
+            if self._fault is None:
+                self._sync_when_due()
+            if self._fault is None and self._run.ripe:
+                self._run.rotate()
+                self._ripe.put(True)
+        except BatchrunnerError as error:
+            self._fault = error
+        if self._fault is not None:
+            self._sync_at = None
+        self._report(self._fault or self._run.trouble)
+
+    def _sync_when_due(self) -> None:
+        run, now = self._run, self._clock()
+        if not run.unsynced:
+            self._sync_at = None
+            return
+        if self._sync_at is None:
+            self._sync_at = now + SYNC_S
+        if now >= self._sync_at or run.unsynced >= SYNC_OUTCOMES or run.unsynced_bytes >= SYNC_BYTES:
+            self._sync_at = None
+            run.sync()
+
+    def _report(self, trouble: BatchrunnerError | None) -> None:
+        if trouble is not None and not self._told:
+            from_thread.run_sync(self._tell, trouble)
+
+    # In the thread that makes parts.
+
+    def _make_parts(self) -> None:
+        while self._ripe.get():
+            try:
+                self._run.fold()
+            except BatchrunnerError as error:
+                # Nothing is lost: the journal keeps what is in no part, and the way out tries again.
+                self._report(error)
+
+    def _finish(self) -> None:
+        try:
+            self._run.finish()
+        except BatchrunnerError as error:
+            self._fault = error
