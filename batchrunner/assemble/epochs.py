@@ -9,7 +9,7 @@ from batchrunner.assemble.prepare import remember
 from batchrunner.errors import JobChanged
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from batchrunner.assemble.prepare import Prepared
 
@@ -46,14 +46,13 @@ def holds(commit: store.Commit, prepared: Prepared) -> bool:
 
 
 def compare(view: store.View, prepared: Prepared) -> store.Matches:
-    """Match the rows as they ask now with the outcomes that there are."""
-    return store.match(view, _asking(prepared))
-
-
-def _asking(prepared: Prepared) -> Iterator[tuple[int, str, str | None]]:
-    """Row, item id and request key of every row; no key for a row that cannot be asked."""
+    """Match the rows as they ask now with the outcomes that there are. A row that cannot be asked matches none."""
+    keys = store.Keys()
     for item in prepared.ready.source.rows():
-        yield item.row, item.item_id, prepared.key_of(item)
+        key = prepared.key_of(item)
+        if key is not None:
+            keys.add(item.row, item.item_id, key)
+    return store.match(keys.table(), store.outcome_index(view))
 
 
 def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -70,12 +69,12 @@ def refuse(commit: store.Commit, prepared: Prepared, matches: store.Matches, run
             "give another --out, or --accept-change to go on with these rows here",
         )
     changed = changed_keys(commit.asked, prepared.asked)
-    if not changed or not matches.changed.items:
+    if not changed or not matches.changed_items:
         return
-    cost = f", for about ${matches.changed.cost_usd:,.2f}" if matches.changed.cost_usd else ""
+    cost = f", for about ${matches.changed_cost_usd:,.2f}" if matches.changed_cost_usd else ""
     what = ", ".join(changed)
     raise JobChanged(
-        f"the job changed since {run} began ({what}): {matches.changed.items:,} settled items would be bought again"
+        f"the job changed since {run} began ({what}): {matches.changed_items:,} settled items would be bought again"
         f"{cost}; nothing was sent",
         "keep both:           the same command with --out ANOTHER_DIR",
         "buy again:           the same command with --accept-change",

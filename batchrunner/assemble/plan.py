@@ -90,12 +90,12 @@ def _books(view: store.View | None, prepared: Prepared) -> dict[str, Any]:
     matches = compare(view, prepared)
     changed = changed_keys(view.commit.asked, prepared.asked)
     return {
-        "skip": bytearray(matches.ledger(prepared.checked.rows).settled_mask()),
+        "skip": bytearray(store.carried_ledger(matches, prepared.checked.rows).settled_mask()),
         "changed": [
             {"key": key, "before": view.commit.asked.get(key), "now": prepared.asked.get(key)} for key in changed
         ],
-        "bought_again": matches.changed.items if changed else 0,
-        "bought_again_usd": matches.changed.cost_usd if changed else None,
+        "bought_again": matches.changed_items if changed else 0,
+        "bought_again_usd": matches.changed_cost_usd if changed else None,
     }
 
 

@@ -40,6 +40,9 @@ class Provider(Protocol):
     def headers(self, key: str | None, endpoint: Endpoint) -> dict[str, str]:
         """Headers that authenticate and route a request; no key, no authorization header. Raises JobError."""
 
+    def warnings(self, endpoint: Endpoint) -> tuple[str, ...]:
+        """What a person should know before a run: once, not for every request."""
+
     def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = frozenset()) -> Request:
         """Turn what a row asks into the request to send. Same ask, same request. Raises BadRow.
 

@@ -14,7 +14,7 @@ from batchrunner.errors import JobError
 from batchrunner.sources.base import MAX_ROW_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from batchrunner.sources.base import File
 
@@ -66,7 +66,7 @@ def seekable(file: File) -> Iterator[IO[bytes]]:
         yield unpacked
 
 
-def lines(file: File) -> Iterator[list[bytes]]:
+def lines(file: File) -> Generator[list[bytes], None, None]:
     """The file's lines without their LF, some at a time; a mark of UTF-8 at the start is dropped."""
     rest = _Rest()
     for chunk in _unmarked(file):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from array import array
-from bisect import bisect_left
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.errors import JobError
-from batchrunner.sources._identity import is_named, no_column, place, shard_of
+from batchrunner.sources._checked import Checked, Repeats
+from batchrunner.sources._identity import id_names, is_named, no_column, place, place_at, shard_of
 from batchrunner.sources._schema import declared_columns
 from batchrunner.sources._types import CellKinds, ValueKinds
 from batchrunner.sources.base import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batchrunner.records import Item
     from batchrunner.sources._input import Input
@@ -26,82 +24,6 @@ if TYPE_CHECKING:
 _SHOWN = 10
 _SLICE_ROWS = 1 << 20
 _BUCKETS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Repeats:
-    """Rows without an id of their own that look exactly like an earlier one, ascending, each with which time it is."""
-
-    rows: array[int] = field(default_factory=lambda: array("Q"))
-    times: array[int] = field(default_factory=lambda: array("Q"))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def time(self, row: int) -> int:
-        """1 for a row that is the first of its kind, 2 for the next one."""
-        at = bisect_left(self.rows, row)
-        return self.times[at] if at < len(self.rows) and self.rows[at] == row else 1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """What the checking pass found."""
-
-    rows: int
-    file_rows: tuple[int, ...]
-    faulty: int
-    faults: tuple[str, ...]
-    """Of the first faulty rows: where and why."""
-    columns: dict[str, str]
-    """Every column of any row, by first appearance: int64, double, bool, string or json; Parquet: the Arrow type."""
-    id_columns: tuple[str, ...]
-    """The columns that name items; none when all ids are hashes."""
-    repeats: Repeats
-    schema: pa.Schema | None = None
-    """Of the columns, where the format has one."""
-    shard: tuple[int, int] | None = None
-    shard_rows: int | None = None
-    """How many rows are of shard i of n."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain data for a manifest."""
-        return {
-            "rows": self.rows,
-            "file_rows": list(self.file_rows),
-            "faulty": self.faulty,
-            "faults": list(self.faults),
-            "columns": self.columns,
-            "id_columns": list(self.id_columns),
-            "repeats": [_packed(self.repeats.rows), _packed(self.repeats.times)],
-            "schema": None if self.schema is None else base64.b64encode(self.schema.serialize()).decode(),
-            "shard": None if self.shard is None else list(self.shard),
-            "shard_rows": self.shard_rows,
-        }
-
-    @classmethod
-    def from_json(cls, known: dict[str, Any]) -> Checked:
-        schema, shard = known["schema"], known["shard"]
-        return cls(
-            rows=known["rows"],
-            file_rows=tuple(known["file_rows"]),
-            faulty=known["faulty"],
-            faults=tuple(known["faults"]),
-            columns=known["columns"],
-            id_columns=tuple(known["id_columns"]),
-            repeats=Repeats(*map(_unpacked, known["repeats"])),
-            schema=None if schema is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))),
-            shard=None if shard is None else (shard[0], shard[1]),
-            shard_rows=known["shard_rows"],
-        )
-
-
-def _packed(numbers: array[int]) -> str:
-    return base64.b64encode(numbers.tobytes()).decode()
-
-
-def _unpacked(text: str) -> array[int]:
-    return array("Q", base64.b64decode(text))
 
 
 def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
@@ -115,14 +37,14 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
         tally.file_rows.append(tally.rows - first)
     tally.refuse_missing_id()
     repeats = _repeats(source, tally)
-    columns = declared.types if declared.schema is not None else {**declared.types, **tally.kinds.types()}
+    columns = {**declared.types, **tally.types()}
     return Checked(
         rows=tally.rows,
         file_rows=tuple(tally.file_rows),
         faulty=tally.faulty,
         faults=tuple(tally.faults),
         columns=columns,
-        id_columns=tuple(name for name in source.id_names if name in columns),
+        id_columns=tuple(name for name in id_names(source.id_column) if name in columns),
         repeats=repeats,
         schema=declared.schema,
         shard=shard,
@@ -135,26 +57,38 @@ class _Tally:
 
     def __init__(self, source: Input, shard: tuple[int, int] | None) -> None:
         self._id_column, self._shard = source.id_column, shard
-        self.kinds: ValueKinds | CellKinds = CellKinds() if source.format == "csv" else ValueKinds()
+        self._kinds = None if source.source.columns_are == "declared" else _KINDS[source.source.columns_are]()
+        self._without_id = 0
         self.hashes = array("q")
         self.file_rows: list[int] = []
         self.faults: list[str] = []
-        self.faulty = self._without_id = 0
+        self.faulty = 0
         self.shard_rows = None if shard is None else 0
 
     @property
     def rows(self) -> int:
         return len(self.hashes)
 
-    def add(self, items: Iterator[Item]) -> None:
+    def types(self) -> dict[str, str]:
+        return {} if self._kinds is None else self._kinds.types()
+
+    def add(self, items: Sequence[Item]) -> None:
         for item in items:
             self.hashes.append(hash(item.item_id))
             if item.fault is not None:
                 self._note(item, item.fault)
-            elif item.columns:
-                self.kinds.add(item.columns)
-        if self._shard is not None:
-            self.count_shard(sum(shard_of(item.item_id, self._shard[1]) == self._shard[0] for item in items))
+            elif self._kinds is not None:
+                self._kinds.add(item.columns)
+        for item in items if self._shard else ():
+            self.count_shard(item.item_id, 1)
+
+    def count_shard(self, item_id: str, rows: int) -> None:
+        if (
+            self._shard is not None
+            and self.shard_rows is not None
+            and shard_of(item_id, self._shard[1]) == self._shard[0]
+        ):
+            self.shard_rows += rows
 
     def _note(self, item: Item, fault: str) -> None:
         self.faulty += 1
@@ -166,3 +100,86 @@ class _Tally:
     def refuse_missing_id(self) -> None:
         if 0 < self._without_id == self.rows:
             raise JobError(f"no row has an id in column {self._id_column!r}; the first: {self.faults[0]}")
+
+
+_KINDS: dict[str, type[ValueKinds] | type[CellKinds]] = {"values": ValueKinds, "text": CellKinds}
+
+
+def _repeats(source: Input, tally: _Tally) -> Repeats:
+    """Second look at the rows whose ids share their 64 bits. Raises JobError when ids that rows state are the same."""
+    positions = _shared(tally.hashes)
+    repeats, seen, duplicates = Repeats(), _Seen(), list[str]()
+    for item in _rows_at(source, positions, rows=tally.rows):
+        time = seen.count(item)
+        if time == 1:
+            continue
+        if is_named(item, source.id_column):
+            duplicates.append(f"id {item.item_id!r} appears twice: {seen.first_place(item)} and {place(item)}")
+            if len(duplicates) > _SHOWN:
+                break
+            continue
+        repeats.rows.append(item.row)
+        repeats.times.append(time)
+        tally.count_shard(item.item_id, -1)
+        tally.count_shard(f"{item.item_id}-{time}", 1)
+    if duplicates:
+        more = ["there are more; ids must be unique"] if len(duplicates) > _SHOWN else []
+        raise JobError(*duplicates[:_SHOWN], *more)
+    return repeats
+
+
+class _Seen:
+    """How often an id has come by, and where first."""
+
+    def __init__(self) -> None:
+        self._times: dict[str, int] = {}
+        self._firsts: dict[str, tuple[str, int | None, int]] = {}
+
+    def count(self, item: Item) -> int:
+        time = self._times.get(item.item_id, 0) + 1
+        self._times[item.item_id] = time
+        if time == 1:
+            self._firsts[item.item_id] = (item.file, item.line, item.row)
+        return time
+
+    def first_place(self, item: Item) -> str:
+        file, line, row = self._firsts[item.item_id]
+        return place_at(file, line=line, row=row)
+
+
+def _rows_at(source: Input, positions: pa.Array, *, rows: int) -> Iterator[Item]:
+    if len(positions) == 0:
+        return
+    skip = bytearray(b"\1") * rows
+    for position in positions:
+        skip[position.as_py()] = 0
+    yield from source.rows(skip=skip, stop=positions[-1].as_py() + 1)
+
+
+def _shared(hashes: array[int]) -> pa.Array:
+    """The positions of all numbers that appear more than once, ascending.
+
+    By buckets, because sorting at one go would hold three times as much.
+    """
+    whole = pa.Array.from_buffers(pa.int64(), len(hashes), [None, pa.py_buffer(hashes)])
+    slices = [whole.slice(start, _SLICE_ROWS) for start in range(0, len(whole), _SLICE_ROWS)]
+    if not slices:
+        return pa.array([], pa.int64())
+    buckets = 1 if len(slices) == 1 else _BUCKETS
+    twice = pa.concat_arrays([_twice(_bucket(slices, bucket, buckets)) for bucket in range(buckets)])
+    if len(twice) == 0:
+        return twice
+    found = [
+        pc.add(pc.indices_nonzero(pc.is_in(each, value_set=twice)).cast(pa.int64()), index * _SLICE_ROWS)
+        for index, each in enumerate(slices)
+    ]
+    return pa.concat_arrays(found)
+
+
+def _bucket(slices: Sequence[pa.Array], bucket: int, buckets: int) -> pa.Array:
+    return pa.concat_arrays([each.filter(pc.equal(pc.bit_wise_and(each, buckets - 1), bucket)) for each in slices])
+
+
+def _twice(numbers: pa.Array) -> pa.Array:
+    ordered = numbers.take(pc.array_sort_indices(numbers))
+    return ordered.slice(1).filter(pc.equal(ordered.slice(1), ordered.slice(0, max(0, len(ordered) - 1)))).unique()

@@ -47,10 +47,14 @@ def _kind(value: Any) -> str:
     return repr(value) if isinstance(value, bool | float) else f"a {type(value).__name__}"
 
 
+def id_names(id_column: str | None) -> tuple[str, ...]:
+    """Where an id is looked for, the first that is there wins."""
+    return ID_COLUMNS if id_column is None else (id_column,)
+
+
 def is_named(item: Item, id_column: str | None) -> bool:
     """Whether the id of a row, read with its columns, is one that it states."""
-    names = ID_COLUMNS if id_column is None else (id_column,)
-    return any(name in item.columns for name in names)
+    return any(name in item.columns for name in id_names(id_column))
 
 
 def no_column(id_column: str) -> str:

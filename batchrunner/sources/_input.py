@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchrunner.records import Item
-    from batchrunner.sources._check import Checked
+    from batchrunner.sources._checked import Checked
     from batchrunner.sources.base import File, Source
 
 _SAMPLE_BYTES = 64 << 10

@@ -103,7 +103,9 @@ def _cell_kind(cell: str) -> Kind:
 
 def _refuse_too_many(columns: Mapping[str, object]) -> None:
     if len(columns) > MAX_COLUMNS:
-        raise JobError(f"the rows have more than {MAX_COLUMNS:,} different columns; put open-ended keys into one object")
+        raise JobError(
+            f"the rows have more than {MAX_COLUMNS:,} different columns; put open-ended keys into one object"
+        )
 
 
 _BOOLS = {"true": True, "false": False}

@@ -77,8 +77,8 @@ class Source(Protocol):
     in file order, cover every row until `stop`, and hold a bounded part of the file each.
     """
 
-    typed: bool
-    """Whether the file itself knows the types of its columns."""
+    columns_are: Literal["declared", "values", "text"]
+    """What tells the type of a column: the file's schema, the values of the rows, or what their text spells."""
 
     def schema(self, file: File) -> pa.Schema | None:
         """The columns that the file declares; None where only its rows tell."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from contextlib import closing
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 
@@ -29,7 +29,7 @@ csv.field_size_limit(MAX_ROW_BYTES)
 class Csv:
     """Cells are text until the checking pass has said what their column holds; empty ones are None."""
 
-    typed = False
+    columns_are: Literal["declared", "values", "text"] = "text"
 
     def schema(self, file: File) -> pa.Schema:
         with reading(file), closing(_Records(file)) as records:
@@ -39,7 +39,9 @@ class Csv:
         with reading(file), closing(_Records(file)) as records:
             header = records.header()
             readers = {
-                name: CELL_READERS[kind] for name in header if (kind := wanted.types.get(name, "string")) in CELL_READERS
+                name: CELL_READERS[kind]
+                for name in header
+                if (kind := wanted.types.get(name, "string")) in CELL_READERS
             }
             row, items, size = wanted.first, list[Item](), 0
             while row < wanted.stop and records.begin():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -26,7 +26,7 @@ _KINDS = {list: "an array", str: "text", int: "a number", float: "a number", boo
 class Jsonl:
     """Lines may end in LF or CRLF, the last one in nothing; blank lines are not rows."""
 
-    typed = False
+    columns_are: Literal["declared", "values", "text"] = "values"
 
     def schema(self, file: File) -> None:
         return None
@@ -35,7 +35,7 @@ class Jsonl:
         row, number = wanted.first, 0
         with reading(file):
             for some in lines(file):
-                items = []
+                items: list[Item] = []
                 for line in some:
                     number += 1
                     if not line or line.isspace():

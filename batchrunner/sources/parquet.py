@@ -8,7 +8,7 @@ import math
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,7 +16,8 @@ import pyarrow.parquet as pq
 from batchrunner.errors import BadRow, JobError
 from batchrunner.records import Item
 from batchrunner.sources._bytes import reading, seekable
-from batchrunner.sources._identity import ID_COLUMNS, columns_id, given_id, json_bytes
+from batchrunner.sources._identity import columns_id, given_id, id_names, json_bytes
+from batchrunner.sources._schema import is_text
 from batchrunner.sources.base import MAX_ROW_BYTES, Block
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _MESSAGE_COLUMNS = frozenset({"messages", "tools", "tool_choice", "response_form
 class Parquet:
     """Values come as JSON has them: times in ISO form, decimals as text, bytes in base64, NaN as null."""
 
-    typed = True
+    columns_are: Literal["declared", "values", "text"] = "declared"
 
     def schema(self, file: File) -> pa.Schema:
         with _opened(file) as parquet:
@@ -69,8 +70,7 @@ def _opened(file: File) -> Iterator[pq.ParquetFile]:
 
 
 def _id_name(names: Sequence[str], id_column: str | None) -> str | None:
-    candidates = ID_COLUMNS if id_column is None else (id_column,)
-    return next((name for name in candidates if name in names), None)
+    return next((name for name in id_names(id_column) if name in names), None)
 
 
 def _batches(parquet: pq.ParquetFile, group: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
@@ -92,7 +92,9 @@ def _block(batch: pa.RecordBatch, shown: Sequence[str], *, file: str, row: int, 
 
 def _items(batch: pa.RecordBatch, shown: Sequence[str], rows: Sequence[int], file: str, wanted: Reading) -> list[Item]:
     cells = [_cells(batch.column(name), name) for name in shown]
-    objects = [dict(zip(shown, values, strict=True)) for values in zip(*cells, strict=True)] if cells else [{}] * len(rows)
+    objects = (
+        [dict(zip(shown, values, strict=True)) for values in zip(*cells, strict=True)] if cells else [{}] * len(rows)
+    )
     large = batch.nbytes > MAX_ROW_BYTES
     return [
         _item(columns, file=file, row=row, id_column=wanted.id_column, large=large)
@@ -169,14 +171,8 @@ def _is_plain(kind: pa.DataType) -> bool:
     """Whether JSON has every value of this type as Python has it."""
     if pa.types.is_dictionary(kind):
         return _is_plain(kind.value_type)
-    return (
-        pa.types.is_string(kind)
-        or pa.types.is_large_string(kind)
-        or pa.types.is_string_view(kind)
-        or pa.types.is_integer(kind)
-        or pa.types.is_boolean(kind)
-        or pa.types.is_null(kind)
-    )
+    other = pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)
+    return is_text(kind) or bool(other)
 
 
 def _plain(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sys
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from batchrunner.errors import RunError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 NO_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK}
@@ -83,31 +84,28 @@ def replace(beside: Path, path: Path, *, durable: bool = True) -> None:
         sync_directory(path.parent)
 
 
-def publish(beside: Path, path: Path) -> None:
+def publish(beside: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:
     """Give the file written beside its name, if nobody has taken that name.
 
     Raises FileExistsError when somebody has. Whatever fails, neither name is left behind.
     """
     try:
         identity = beside.stat().st_ino
-        _name_exclusively(beside, path)
-    except OSError:
-        discard(beside)
-        raise
-    try:
+        _name_exclusively(beside, path, link)
         _check_arrived(path, identity)
+    finally:
         discard(beside)
+    try:
         sync_directory(path.parent)
     except OSError:
         # Otherwise the next try would take this leftover for another writer's file.
         discard(path)
-        discard(beside)
         raise
 
 
-def _name_exclusively(beside: Path, path: Path) -> None:
+def _name_exclusively(beside: Path, path: Path, link: Callable[[Path, Path], None]) -> None:
     try:
-        os.link(beside, path)
+        link(beside, path)
     except FileExistsError:
         raise
     except OSError as error:
@@ -163,6 +161,8 @@ def make_directory(path: Path) -> None:
     """Make a directory and those above it, durably, where there is none."""
     if path.is_dir():
         return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     make_directory(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
@@ -177,7 +177,10 @@ def discard(path: Path) -> None:
 def discard_partials(directory: Path) -> None:
     """Remove what a killed process left half written in this directory."""
     for leftover in directory.glob(".*.partial"):
-        discard(leftover)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            discard(leftover)
 
 
 SHUT = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}

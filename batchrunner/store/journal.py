@@ -86,11 +86,12 @@ class Journal:
         self._segments, self._epoch, self._number = segments, epoch, number - 1
         self._reserve = Reserve(segments.directory)
         self._unsynced: list[bytes] = []
-        self._fault: OSError | None = None
         self._file = -1
         self._before = self._synced = self._written = before
         self.closed = closed
         """Segments that wait to become a part, oldest first."""
+        self.fault: OSError | None = None
+        """Why nothing can be written any more."""
         self.failures: list[OSError] = []
         """What went wrong, whether it was survived or not."""
         self._reserve.take()
@@ -157,17 +158,17 @@ class Journal:
     def close(self) -> None:
         """Sync and write no more; the open segment joins the closed ones. Later calls do nothing.
 
-        Raises the journal's OSError when it has one: the segment then stays for the next start.
+        A journal that has failed only lets go of its file, which stays for the next start.
         """
         if self._file < 0:
             return
         try:
-            self.sync()
-            self._closed_at(self._written)
+            if self.fault is None:
+                self.sync()
+                self._closed_at(self._written)
         finally:
             os.close(self._file)
             self._file = -1
-            self._fault = self._fault or OSError(errno.EBADF, "the journal is closed", str(self._path))
             self._reserve.release()
 
     @property
@@ -175,8 +176,10 @@ class Journal:
         return self._segments.path(self._number)
 
     def _check(self) -> None:
-        if self._fault is not None:
-            raise self._fault
+        if self.fault is not None:
+            raise self.fault
+        if self._file < 0:
+            raise OSError(errno.EBADF, "the journal is closed", str(self._path))
 
     def _rescue(self, error: OSError) -> None:
         self._note(error)
@@ -201,7 +204,7 @@ class Journal:
                 self._create_segment(before, payloads)
             except OSError as second:
                 self._note(second)
-                self._fault = second
+                self.fault = second
                 raise
 
     def _create_segment(self, before: End, payloads: list[bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from batchrunner.store.commits import Part
 from batchrunner.store.ledger import BAD_ROW
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from batchrunner.records import Outcome
@@ -91,12 +92,25 @@ def write_table(path: Path, table: pa.Table, mode: int) -> int:
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A part's columns, in the order asked for. Raises RunError when the file is missing or damaged."""
+    with _opened(path) as file:
+        table = file.read(columns=columns, use_threads=False)
+    return table if columns is None else table.select(columns)
+
+
+def plain_bytes(path: Path) -> int:
+    """How large a part's columns are before they are compressed."""
+    with _opened(path) as file:
+        footer = file.metadata
+    return sum(footer.row_group(number).total_byte_size for number in range(footer.num_row_groups))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
         with pq.ParquetFile(path) as file:
-            table = file.read(columns=columns, use_threads=False)
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: {_reason(error)}; restore it from a backup, or begin anew with --fresh") from error
-    return table if columns is None else table.select(columns)
 
 
 def codes(table: pa.Table) -> pa.Array:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from batchrunner.errors import StoreError
 from batchrunner.store import chain, commits, files, parts
+from batchrunner.store.framing import End
 from batchrunner.store.journal import Journal, SegmentFiles
 from batchrunner.store.ledger import Ledger, code_of
 from batchrunner.store.totals import Totals, totals
@@ -78,7 +79,9 @@ class Run:
         self._lock: Lock | None = lock
         self._journal: Journal | None = None
         self._closed: deque[Closed] = deque(survey.closed)
-        self._tail, self._number = survey.tail, max(self.segments.numbers(), default=0)
+        folded = End(segment=commit.folded_segment, sequence=commit.folded_through, length=0)
+        self._tail = max(survey.tail, folded, key=lambda end: end.sequence)
+        self._number = max(commit.folded_segment, *self.segments.numbers(), 0)
 
     @property
     def run_id(self) -> str:
@@ -168,8 +171,11 @@ class Run:
 
     def finish(self) -> None:
         """Make a part of everything, and close the journal for good."""
+        journal = self._open_journal
         with files.storing(self.directory):
-            self._open_journal.close()
+            if journal.fault is not None:
+                raise journal.fault
+            journal.close()
             self.fold()
             self.segments.drop(max(self.segments.numbers(), default=0))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 from contextvars import ContextVar
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +17,7 @@ from aiohttp.payload import Payload
 from yarl import URL
 
 if TYPE_CHECKING:
-    import ssl
+    import asyncio
     from collections.abc import AsyncIterator
 
     from aiohttp.abc import AbstractStreamWriter
@@ -60,12 +61,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         trip = _Trip(request.extensions.get("progress"))
         _TRIP.set(trip)
         session = self._session or self._open()
+        headers, not_added = _headers(request)
         try:
             response = await session.request(
                 request.method,
                 _address(str(request.url)),
-                headers=[(name.decode("ascii"), value.decode("utf-8")) for name, value in request.headers.raw],
-                skip_auto_headers=_absent(request),
+                headers=headers,
+                skip_auto_headers=not_added,
                 data=await _payload(request, trip),
                 allow_redirects=False,
                 timeout=_timeout(request),
@@ -73,7 +75,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise translated(error, was_sent=trip.was_sent) from error
-        if sum(len(name) + len(value) for name, value in response.raw_headers) > MAX_HEAD_BYTES:
+        if len(b"".join(map(b"".join, response.raw_headers))) > MAX_HEAD_BYTES:
             response.close()
             raise httpx.RemoteProtocolError(f"the reply's headers are larger than {MAX_HEAD_BYTES} bytes")
         return httpx.Response(
@@ -139,6 +141,10 @@ class _Connection(ResponseHandler):
 
     reading: StreamReader | None = None
 
+    @classmethod
+    def made(cls, loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+        return cls(loop)
+
     def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
         super().set_exception(exc, *cause)
         reading = self.reading
@@ -151,7 +157,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, *, ssl: ssl.SSLContext | bool) -> None:
         super().__init__(limit=0, ssl=ssl)
-        self._factory = partial(_Connection, loop=self._loop)
+        self._factory = partial(_Connection.made, self._loop)
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
         trip = _TRIP.get()
@@ -221,10 +227,16 @@ def _address(url: str) -> URL:
     return URL(url, encoded=True)
 
 
-def _absent(request: httpx.Request) -> list[str] | None:
-    """What aiohttp would add of its own."""
-    missing = _AUTO_HEADERS.difference(name.lower() for name, _ in request.headers.raw)
-    return [name.decode() for name in missing] or None
+def _headers(request: httpx.Request) -> tuple[list[tuple[str, str]], list[str] | None]:
+    """The headers for aiohttp, and those that it must not add of its own."""
+    raw = request.headers.raw
+    names = {name.lower() for name, _ in raw}
+    if b"transfer-encoding" in names:
+        # A body in pieces is sent in one.
+        raw = [pair for pair in raw if pair[0].lower() != b"transfer-encoding"]
+    missing = _AUTO_HEADERS - names
+    told = [(name.decode("ascii"), value.decode("utf-8")) for name, value in raw]
+    return told, [name.decode("ascii") for name in missing] or None
 
 
 async def _payload(request: httpx.Request, trip: _Trip) -> _Bytes | None:
@@ -273,7 +285,9 @@ def _text(error: BaseException) -> str:
         return "the connection was closed without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{error.status} {error.message}".split("\n", 1)[0]
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    cause = getattr(error, "os_error", error)
+    if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None):
+        return f"TLS: {cause.reason.lower().replace('_', ' ')}"
     if isinstance(cause, OSError) and cause.errno is not None:
         return cause.strerror or "" if isinstance(cause, socket.gaierror) else os.strerror(cause.errno).lower()
     return str(cause)

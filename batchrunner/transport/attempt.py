@@ -48,7 +48,7 @@ class Attempt:
         self.first_content: float | None = None
         self.finished: float | None = None
         self.reused = self.was_sent = False
-        self._scope = anyio.CancelScope()
+        self._scope: anyio.CancelScope | None = None
 
     def connected(self, *, reused: bool) -> None:
         self.reused = reused
@@ -78,7 +78,8 @@ class Attempt:
     def expire(self) -> None:
         """A clock has run out."""
         self.due = math.inf
-        self._scope.cancel()
+        if self._scope is not None:
+            self._scope.cancel()
 
     def seconds_to(self, instant: float | None) -> float | None:
         return None if instant is None else instant - self.started
@@ -104,12 +105,14 @@ class Attempt:
         return f"no more content from {where} for {self._clocks.idle_s:g} s (timeouts.idle_s)"
 
     def __enter__(self) -> Attempt:
-        self._watch.attempts.add(self)
+        self._scope = anyio.CancelScope()
         self._scope.__enter__()
+        self._watch.attempts.add(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
         self._watch.attempts.discard(self)
+        assert self._scope is not None
         return self._scope.__exit__(kind, error, at)
 
 

@@ -31,12 +31,10 @@ class Body:
         self._kind: Literal["plain", "stream"] | None = None
         self._parts: list[bytes] = []
         self._events: list[Event] = []
-        self._decoder = SSEDecoder()
+        self._decoder: SSEDecoder | None = None
         self._line = b""
-
-    @property
-    def done(self) -> bool:
-        return self._decoder.done
+        self.done = False
+        """`[DONE]` was read: nothing that follows matters."""
 
     @property
     def content(self) -> bytes:
@@ -62,8 +60,9 @@ class Body:
         if self._kind is None:
             self._sorted(b"", ended=True)
         # Half a line at the end of a cut stream is half an event: what came before it may be complete.
-        if cut is None or not self._line:
+        if self._decoder is not None and (cut is None or not self._line):
             self._events += self._decoder.close()
+            self.done = self._decoder.done
         if cut is not None:
             return cut
         if self._inflater is not None and not self._inflater.ended:
@@ -81,15 +80,17 @@ class Body:
                 return False
             data, self._start = self._start, b""
             if self._kind == "stream":
+                self._decoder = SSEDecoder()
                 data = data.removeprefix(_BOM).lstrip(_BLANK)
-        if self._kind == "stream":
-            return self._read_events(data)
+        if self._decoder is not None:
+            return self._read_events(self._decoder, data)
         self._parts.append(data)
         return not data.isspace()
 
-    def _read_events(self, data: bytes) -> bool:
-        events = self._decoder.feed(data)
+    def _read_events(self, decoder: SSEDecoder, data: bytes) -> bool:
+        events = decoder.feed(data)
         self._events += events
+        self.done = decoder.done
         text = self._line + data
         self._line = text[max(text.rfind(b"\n"), text.rfind(b"\r")) + 1 :][:_LINE_START_BYTES]
         return any(event.data.strip() for event in events) or _CONTENT.search(text) is not None

@@ -96,7 +96,7 @@ def _named(error: Exception) -> str:
 
 
 def _untrusted(causes: list[BaseException], where: str) -> str:
-    why = next(cause.verify_message for cause in causes if isinstance(cause, ssl.SSLCertVerificationError))
+    why = next((told for cause in causes if (told := getattr(cause, "verify_message", ""))), "no reason given")
     return f"the certificate of {where} is not trusted ({why}); name the CA that signed it in provider.ca_file"
 
 

@@ -69,7 +69,7 @@ def prepare(base_url: str, headers: Mapping[str, str], *, proxy: str | None) -> 
     if faults:
         raise JobError(*faults)
     return Line(
-        where=f"{url.host}:{url.port or (443 if url.scheme == 'https' else 80)}",
+        where=_where(url),
         address=lru_cache(maxsize=_PATHS)(lambda path: httpx.URL(base_url.rstrip("/") + path)),
         plain=_encoded(named, url, accept="application/json"),
         stream=_encoded(named, url, accept="text/event-stream"),
@@ -94,6 +94,11 @@ def loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+def _where(url: httpx.URL) -> str:
+    host = f"[{url.host}]" if ":" in url.host else url.host
+    return f"{host}:{url.port or (443 if url.scheme == 'https' else 80)}"
+
+
 def _encoded(named: Mapping[str, str], url: httpx.URL, *, accept: str) -> Headers:
     told = {
         "host": url.netloc.decode("ascii"),
@@ -107,7 +112,7 @@ def _encoded(named: Mapping[str, str], url: httpx.URL, *, accept: str) -> Header
 
 
 def _url_faults(url: httpx.URL) -> Iterator[str]:
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not url.host or not 0 < (url.port or 443) < 65_536:
         yield f"provider.base_url: expected 'https://' and a host, got {str(url.copy_with(userinfo=b''))!r}"
     if url.userinfo:
         yield "provider.base_url: holds a user or password; name the key in provider.api_key"

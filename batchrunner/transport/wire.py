@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import anyio
@@ -61,10 +62,12 @@ class Wire:
 
     async def __aexit__(self, *_: object) -> None:
         self._group.cancel_scope.cancel()
-        # Without the error that ends the block: the group would wrap it, and it is not the group's.
-        await self._group.__aexit__(None, None, None)
-        with anyio.move_on_after(_CLOSE_S, shield=True):
-            await self._transport.aclose()
+        try:
+            # Without the error that ends the block: the group would wrap it, and it is not the group's.
+            await self._group.__aexit__(None, None, None)
+        finally:
+            with anyio.move_on_after(_CLOSE_S, shield=True):
+                await self._transport.aclose()
 
     def prepare(self, base_url: str, headers: Mapping[str, str]) -> Line:
         """The way to `base_url` with these headers, to be made once and used for many requests. Raises JobError."""
@@ -98,13 +101,23 @@ class Wire:
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
     """Verifies by certifi's authorities, those of this machine, and those in `ca_file`. Raises JobError."""
-    context = httpx.create_ssl_context()
-    context.load_default_certs()
+    if ca_file is None:
+        return _shared_authorities()
+    context = _authorities()
     try:
-        if ca_file is not None:
-            context.load_verify_locations(ca_file)
+        context.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as error:
         raise JobError(
             f"provider.ca_file: {str(ca_file)!r} holds no certificates that can be read ({error})"
         ) from error
     return context
+
+
+def _authorities() -> ssl.SSLContext:
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context
+
+
+_shared_authorities = lru_cache(maxsize=1)(_authorities)
+"""Reading them takes 40 ms, and nobody changes this one."""

@@ -1,0 +1,46 @@
+"""Providers: one file per dialect, loaded by name; a user's own by `package.module:PROVIDER`."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING
+
+from batchrunner.errors import JobError
+
+if TYPE_CHECKING:
+    from batchrunner.providers.base import Provider
+
+_NO_DIALECTS = {"base", "building"}
+
+
+def available() -> list[str]:
+    """The names of the dialects that come with the package."""
+    found = pkgutil.iter_modules(__path__)
+    return sorted(module.name for module in found if not module.ispkg and module.name not in _NO_DIALECTS)
+
+
+def load(kind: str) -> Provider:
+    """The provider of that name. Raises JobError."""
+    if ":" in kind:
+        return _load_own(kind)
+    if kind not in available():
+        near = difflib.get_close_matches(kind, available(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(available())}"
+        raise JobError(f"provider.kind: unknown provider {kind!r}{hint}")
+    provider: Provider = importlib.import_module(f"{__name__}.{kind}").PROVIDER
+    return provider
+
+
+def _load_own(kind: str) -> Provider:
+    module, _, name = kind.partition(":")
+    try:
+        provider: Provider = getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise JobError(f"provider.kind: {kind!r} cannot be imported ({error}); see that it is on PYTHONPATH") from None
+    except AttributeError:
+        raise JobError(
+            f"provider.kind: module {module!r} has no {name!r}; expected 'package.module:PROVIDER'"
+        ) from None
+    return provider

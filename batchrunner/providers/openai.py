@@ -1,0 +1,101 @@
+"""OpenAI's chat completions, and every server that speaks them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.errors import BadRow, JobError
+from batchrunner.providers import building
+from batchrunner.providers.reading import read
+from batchrunner.records import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchrunner.records import Completion, Endpoint, Reply
+
+_NOTHING: frozenset[str] = frozenset()
+
+
+class OpenAI:
+    """The reference dialect. The others say where they differ."""
+
+    name = "openai"
+    title = "OpenAI, and every compatible server"
+    base_url: str | None = "https://api.openai.com/v1"
+    path = "/chat/completions"
+    key_variable = "OPENAI_API_KEY"
+    streaming = "if asked for, with usage"
+    tools = "array"
+    requests_per_minute: float | None = None
+    requests_per_key: int | None = None
+    signs_in_by_403 = False
+
+    def normalise(self, base_url: str) -> str:
+        return building.clean_base_url(base_url, ends=("/chat/completions",))
+
+    def headers(self, key: str | None, endpoint: Endpoint) -> dict[str, str]:
+        headers = {"content-type": "application/json", **endpoint.headers}
+        if key is not None:
+            headers["authorization"] = f"Bearer {bearer(key)}"
+        return headers
+
+    def warnings(self, endpoint: Endpoint) -> tuple[str, ...]:
+        return ()
+
+    def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = _NOTHING) -> Request:
+        path = self.path_for(ask)
+        body = building.fields_of(ask)
+        self.check(body)
+        self.complete(body, ask)
+        sent = {name: value for name, value in body.items() if name not in without} if without else body
+        data = building.encode(sent)
+        return Request(
+            path=path,
+            body=data,
+            stream=body.get("stream") is True,
+            key=building.request_key(self.name, endpoint, path, body),
+            agent_id=None if ask.get("agent_id") is None else str(ask["agent_id"]),
+            model=body["model"] if isinstance(body.get("model"), str) else None,
+            session_id=None if ask.get("session_id") is None else str(ask["session_id"]),
+            prompt_chars=building.prompt_chars(body),
+            max_tokens=building.most_tokens(body),
+            choices=body["n"] if isinstance(body.get("n"), int) and body["n"] > 0 else 1,
+            warnings=self.oddities(body),
+        )
+
+    def path_for(self, ask: Mapping[str, Any]) -> str:
+        return self.path
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        """Refuse what the API would refuse for money. Raises BadRow."""
+        if not isinstance(body.get("model"), str) or not body["model"]:
+            raise BadRow(f"model: expected a name, got {building.kind_of(body.get('model'))}")
+        building.number_between(body, "temperature", 0, 2)
+        building.at_least_one(body, "max_tokens", "max_completion_tokens", "n")
+        building.tools_are_a_list(body)
+
+    def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
+        """Add what the dialect needs: here usage, which streams only bring when asked."""
+        if body.get("stream") is True and "stream_options" not in body:
+            body["stream_options"] = {"include_usage": True}
+
+    def oddities(self, body: Mapping[str, Any]) -> tuple[str, ...]:
+        """What a person should know of a request that is sent all the same."""
+        return ()
+
+    def parse(self, reply: Reply, *, max_wait_s: float = 300.0) -> Completion:
+        return read(reply, max_wait_s=max_wait_s, signs_in_by_403=self.signs_in_by_403)
+
+
+def bearer(key: str) -> str:
+    """The key as it stands behind `Bearer`. Raises JobError for what no header can hold, without showing it."""
+    plain = key.strip()
+    if plain.lower().startswith("bearer "):
+        plain = plain[7:].strip()
+    if not plain or not all("!" <= c <= "~" for c in plain):
+        raise JobError("the key holds characters that no header can carry (expected visible ASCII, without spaces)")
+    return plain
+
+
+PROVIDER = OpenAI()

@@ -1,0 +1,39 @@
+"""OpenTools: OpenAI's body with hosted tools that the server runs itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.errors import BadRow
+from batchrunner.providers import building
+from batchrunner.providers.openai import OpenAI
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class OpenTools(OpenAI):
+    """Tools pass verbatim, also `{"type": "mcp", "ref": ...}`."""
+
+    name = "opentools"
+    title = "OpenTools"
+    base_url = "https://api.opentools.com"
+    path = "/v1/chat/completions"
+    key_variable = "OPENTOOLS_API_KEY"
+    streaming = "if asked for"
+    tools = "array, hosted ones too"
+
+    def normalise(self, base_url: str) -> str:
+        return building.clean_base_url(base_url, ends=("/chat/completions", "/v1"))
+
+    def check(self, body: Mapping[str, Any]) -> None:
+        super().check(body)
+        choice = body.get("tool_choice")
+        if choice is not None and not isinstance(choice, dict):
+            raise BadRow(f"tool_choice: OpenTools expects an object, got {building.kind_of(choice)}")
+
+    def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
+        pass
+
+
+PROVIDER = OpenTools()

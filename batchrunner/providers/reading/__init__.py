@@ -1,0 +1,5 @@
+"""Reading replies: to a completion, or to one RequestError; nothing else ever escapes."""
+
+from batchrunner.providers.reading.reply import read
+
+__all__ = ["read"]

@@ -1,0 +1,28 @@
+"""Where items come from: files, one format each, checked once and then streamed."""
+
+from __future__ import annotations
+
+from batchrunner.sources._check import check
+from batchrunner.sources._checked import Checked, Repeats
+from batchrunner.sources._files import available
+from batchrunner.sources._identity import place, shard_of
+from batchrunner.sources._input import Input, load, open_input, open_spooled
+from batchrunner.sources._kept import kept_columns, kept_schema, result_batches_input
+from batchrunner.sources.base import MAX_ROW_BYTES
+
+__all__ = [
+    "available",
+    "check",
+    "Checked",
+    "Input",
+    "kept_columns",
+    "kept_schema",
+    "load",
+    "MAX_ROW_BYTES",
+    "open_input",
+    "open_spooled",
+    "place",
+    "Repeats",
+    "result_batches_input",
+    "shard_of",
+]

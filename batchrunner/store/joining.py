@@ -1,0 +1,161 @@
+"""Outcomes put in the order of the input, whatever their number, in bounded memory."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from bisect import bisect_left
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc
+
+from batchrunner.schema import OUTCOME
+from batchrunner.store import files, parts
+from batchrunner.store.view import longs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from batchrunner.store.view import Source, View
+
+BUCKET_BYTES = 16 * 2**20
+"""About how much of the outcomes is held in memory at once."""
+
+FROM_INPUT = ("item_id", "row", "input_file", "input_line")
+"""Columns of a result that come from the input."""
+
+_EXTRA = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown", pa.bool_())])
+
+
+class Join:
+    """The current outcomes of a view, looked up by row of the input; a context manager.
+
+    When they are more than a bucket holds, they are first dealt out by row into files below `scratch`.
+    """
+
+    def __init__(self, view: View, scratch: Path, *, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.view, self.scratch = view, scratch
+        count = 1 + sum(_size_bytes(source) for source in view.sources) // bucket_bytes
+        self.bucket_rows = max(1, -(-view.commit.rows // count))
+        self._folder: Path | None = None
+        self._held = -1
+        self._table = OUTCOME.empty_table()
+        self._extra = _extra_costs(view)
+
+    def __enter__(self) -> Self:
+        if self.bucket_rows < self.view.commit.rows:
+            with files.storing(self.scratch):
+                self._folder = Path(tempfile.mkdtemp(prefix=".buckets-", suffix=".partial", dir=self.scratch))
+                try:
+                    self._deal_out(self._folder)
+                except BaseException:
+                    self._discard()
+                    raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._discard()
+
+    def rows_of(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The rows of a batch of the input, in its order, each with its outcome; nulls where there is none."""
+        buckets = pc.divide(batch["row"], self.bucket_rows)
+        numbers = pc.unique(buckets).to_pylist()
+        for number in numbers:
+            rows = batch if len(numbers) == 1 else batch.filter(pc.equal(buckets, number))
+            self._hold(number)
+            at = pc.index_in(rows["row"], self._table["row"].combine_chunks())
+            yield _merge(rows, self._table.take(at))
+
+    def _hold(self, number: int) -> None:
+        if self._held == number:
+            return
+        self._table = OUTCOME.empty_table()
+        pieces = self._read(number) if self._folder else list(self.view.outcomes())
+        table = pa.Table.from_batches(pieces, OUTCOME).combine_chunks()
+        rows = longs(self._extra["row"])
+        start = bisect_left(rows, number * self.bucket_rows)
+        stop = bisect_left(rows, (number + 1) * self.bucket_rows)
+        self._table, self._held = _with_extra_costs(table, self._extra.slice(start, stop - start)), number
+
+    def _deal_out(self, folder: Path) -> None:
+        for batch in self.view.outcomes():
+            buckets = pc.divide(batch["row"], self.bucket_rows)
+            for number in pc.unique(buckets).to_pylist():
+                piece = batch.filter(pc.equal(buckets, number))
+                # One short stream each: a file per bucket held open would run out of handles.
+                with (
+                    (folder / str(number)).open("ab") as file,
+                    pa.ipc.new_stream(file, OUTCOME, options=_PACKED) as out,
+                ):
+                    out.write_batch(piece)
+
+    def _read(self, number: int) -> list[pa.RecordBatch]:
+        batches: list[pa.RecordBatch] = []
+        with suppress(FileNotFoundError), (self._folder or self.scratch).joinpath(str(number)).open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            while file.tell() < size:
+                batches += pa.ipc.open_stream(file)
+        return batches
+
+    def _discard(self) -> None:
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+_PACKED = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def _size_bytes(source: Source) -> int:
+    if source.table is not None:
+        return int(source.table.nbytes)
+    return parts.plain_bytes(source.path)
+
+
+def _merge(rows: pa.RecordBatch, outcomes: pa.Table) -> pa.RecordBatch:
+    kept = [name for name in rows.schema.names if name not in FROM_INPUT]
+    fields = [*OUTCOME, *(rows.schema.field(name) for name in kept)]
+    arrays = [
+        rows[field.name].cast(field.type) if field.name in FROM_INPUT else outcomes[field.name].combine_chunks()
+        for field in OUTCOME
+    ]
+    return pa.RecordBatch.from_arrays([*arrays, *(rows[name] for name in kept)], schema=pa.schema(fields))
+
+
+def _extra_costs(view: View) -> pa.Table:
+    """By row: what the superseded outcomes of its item cost, and whether the price of one is unknown."""
+    if view.outcomes_recorded == view.commit.rows - view.ledger.unfinished:
+        return _EXTRA.empty_table()
+    superseded, current = [], []
+    for source in view.sources:
+        table = source.read(["item_id", "row", "cost_usd", "attempts", "sequence"])
+        kept = view.keep_current(source, table)
+        current.append(kept.select(["item_id", "row"]))
+        old = table.filter(pc.invert(pc.is_in(table["sequence"], kept["sequence"].combine_chunks())))
+        superseded.append(old.append_column("unknown", _unknown(old)).select(["item_id", "cost_usd", "unknown"]))
+    by_item = pa.concat_tables(superseded).group_by("item_id").aggregate([("cost_usd", "sum"), ("unknown", "any")])
+    found = pa.concat_tables(current).join(by_item, "item_id", join_type="inner").sort_by("row")
+    cost = pc.fill_null(found["cost_usd_sum"], 0.0)
+    return pa.table({"row": found["row"], "cost_usd": cost, "unknown": found["unknown_any"]}, schema=_EXTRA)
+
+
+def _unknown(table: pa.Table) -> pa.ChunkedArray:
+    return pc.and_(pc.is_null(table["cost_usd"]), pc.greater(pc.fill_null(table["attempts"], 0), 0))
+
+
+def _with_extra_costs(table: pa.Table, extra: pa.Table) -> pa.Table:
+    if not extra.num_rows:
+        return table
+    at = pc.index_in(table["row"], extra["row"].combine_chunks())
+    more, unknown = extra["cost_usd"].take(at), extra["unknown"].take(at)
+    summed = pc.add(pc.fill_null(table["cost_usd"], 0.0), more)
+    known = pc.if_else(pc.or_(unknown, _unknown(table)), pa.scalar(None, pa.float64()), summed)
+    cost = pc.if_else(pc.is_valid(at), known, table["cost_usd"])
+    return table.set_column(OUTCOME.get_field_index("cost_usd"), OUTCOME.field("cost_usd"), cost)

@@ -1,0 +1,113 @@
+"""The table people read: today's input joined with its outcomes, one row per item, in input order."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrunner.errors import StoreError
+from batchrunner.schema import OUTCOME
+from batchrunner.store import files
+from batchrunner.store.joining import Join
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from batchrunner.store.view import View
+
+OURS = b"batchrunner_run"
+"""The metadata key that marks a results file as ours; its value is the run's id."""
+
+_GROUP_BYTES = 16 * 2**20
+_GROUP_ROWS = 2**16
+
+
+def result_batches(view: View, input_batches: Iterable[pa.RecordBatch], *, scratch: Path) -> Iterator[pa.RecordBatch]:
+    """The input's rows in the input's order, each with its current outcome; nulls where there is none.
+
+    A batch of the input has `row` (ascending), `item_id`, `input_file`, `input_line` and the columns to
+    keep, which follow those of `schema.OUTCOME`. `cost_usd` is what the item cost in this run in all.
+    `scratch` is a directory with room for the outcomes, should they not fit in memory.
+    """
+    with Join(view, scratch) as join:
+        for batch in input_batches:
+            yield from join.rows_of(batch)
+
+
+def build_results(
+    view: View,
+    input_batches: Iterable[pa.RecordBatch],
+    target: Path,
+    *,
+    keep: pa.Schema,
+    metadata: Mapping[str, str],
+    mode: int = 0o640,
+    overwrite: bool = False,
+) -> int:
+    """Put the results at `target`, whole and durable; give the number of rows. `keep`: the columns to keep.
+
+    Raises StoreError when the disk refuses, and when something that is not this run's is at `target`.
+    """
+    check_target(target, run_id=view.run_id, overwrite=overwrite)
+    marks = {OURS: view.run_id.encode(), **{key.encode(): value.encode() for key, value in metadata.items()}}
+    schema = pa.schema([*OUTCOME, *keep], metadata=marks)
+    with files.storing(target):
+        file = files.create_beside(target, mode)
+        beside = files.beside_of(target)
+        try:
+            rows = _write(file, schema, result_batches(view, input_batches, scratch=target.parent))
+        except BaseException:
+            files.discard(beside)
+            raise
+        files.replace(beside, target)
+    return rows
+
+
+def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
+    """Raise StoreError unless `target` is free, or a results file of this run, or may be overwritten."""
+    try:
+        found = target.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        raise StoreError(f"{target} is not a regular file; remove it, or give another path")
+    if not overwrite and _run_of(target) != run_id.encode():
+        raise StoreError(f"{target} was not written by this run; move it away, or give another path")
+
+
+def _run_of(path: Path) -> bytes | None:
+    try:
+        metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException):
+        return None
+    return metadata.get(OURS)
+
+
+def _write(file: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    rows = 0
+    with os.fdopen(file, "wb") as out:
+        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+            for group in _groups(batches):
+                table = pa.Table.from_batches(group).cast(schema)
+                writer.write_table(table)
+                rows += table.num_rows
+        out.flush()
+        files.sync_file(out.fileno())
+    return rows
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches in row groups that are neither tiny nor too large to hold."""
+    group: list[pa.RecordBatch] = []
+    for batch in batches:
+        group.append(batch)
+        if sum(one.nbytes for one in group) >= _GROUP_BYTES or sum(one.num_rows for one in group) >= _GROUP_ROWS:
+            yield group
+            group = []
+    if group:
+        yield group

@@ -1,0 +1,53 @@
+"""SIGKILL at random moments, the same command again, and the server's own count of what was paid for."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+
+import polars as pl
+from driving import api, batchrunner, finish, prompts, run_words, start, write_rows
+
+CONCURRENCY = 20
+
+
+def test_nothing_is_lost_and_nothing_settled_is_paid_for_twice(tmp_path):
+    """25 kills over one run: no row missing, none twice, and at most what was in flight is answered again."""
+    count, kills, chance = 1_500, 0, random.Random(20261120)
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(count))
+    with api(tmp_path / "api.jsonl", latency=0.15) as tess:
+        words = run_words(rows, tess.url, "--concurrency", CONCURRENCY, "--out", tmp_path / "run")
+        while kills < 25:
+            process = start(*words)
+            # From before the first request to well into the run, whatever the machine's speed.
+            time.sleep(chance.uniform(0.3, 1.6))
+            process.send_signal(signal.SIGKILL)
+            finish(process)
+            kills += 1
+        ended = batchrunner(*words, "--json")
+        answered = tess.answered()
+
+    assert ended.code == 0, ended.err
+    table = pl.read_parquet(ended.summary["results"])
+    assert table["item_id"].to_list() == [f"p{n}" for n in range(count)]
+    assert set(table["status"]) == {"succeeded"}
+    assert len(answered) == count
+    assert sum(answered.values()) - count <= kills * CONCURRENCY
+
+
+def test_after_a_kill_the_next_run_says_what_may_be_paid_twice(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(100))
+    with api(tmp_path / "api.jsonl", latency=0.3) as tess:
+        words = run_words(rows, tess.url, "--concurrency", 5, "--out", tmp_path / "run")
+        process = start(*words)
+        while len(tess.seen()) < 10:
+            pass
+        process.kill()
+        finish(process)
+
+        ended = batchrunner(*words)
+
+    assert ended.code == 0
+    assert "resuming" in ended.err
+    assert "may be paid twice" in ended.err
