@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from batchrunner.events import Tally
     from batchrunner.spec import JobSpec, MaxFailed
-    from batchrunner.store import Ledger, Totals
+    from batchrunner.store import Totals
 
 REJECTED, EXHAUSTED, UNFINISHED = 3, 4, 1
 HELPS = frozenset({4, 11, 14, 15, 16, 129, 130, 143})

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool) -> None:
-    """Bring the run's books up to the present input and job. Raises JobChanged when settled items would be bought again.
+    """Bring the run's books up to the present input and job.
 
-    The fast path renders nothing: rows are known by number. Otherwise every row's request is made once more and
+    Raises JobChanged when settled items would be bought again. The fast path renders nothing: rows are known by number. Otherwise every row's request is made once more and
     matched with the outcomes under the same key.
     """
     if holds(run.commit, prepared):
@@ -40,7 +40,6 @@ def holds(commit: store.Commit, prepared: Prepared) -> bool:
         commit.epoch
         and known.get("fingerprint") == prepared.fingerprint
         and known.get("version") == prepared.identity["version"]
-        and known.get("id") == prepared.ready.job.input.id
         and dict(commit.asked) == dict(prepared.asked)
     )
 

@@ -15,7 +15,6 @@ from anyio import create_task_group, to_thread
 from batchrunner import simulator
 from batchrunner.errors import DeadlineReached, Interrupted, StoreError
 from batchrunner.events import Progress
-from batchrunner.limits import Budget, Estimator
 from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
 from batchrunner.stack import build_stack
@@ -26,12 +25,14 @@ from batchrunner.worker import Settings, Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from anyio.abc import TaskGroup
+
     from batchrunner.assemble.channels import Channels
     from batchrunner.assemble.feed import InputFeed
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.credentials import Redactor
     from batchrunner.events import Tally
-    from batchrunner.limits import Lane
+    from batchrunner.limits import Budget, Estimator, Lane
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
     from batchrunner.worker import Asks
@@ -128,7 +129,8 @@ class Execution:
             idle_s=times.idle_s,
             attempt_s=times.attempt_s,
         )
-        return Wire(clocks=clocks, ca_file=job.provider.ca_file, proxy=job.provider.proxy)
+        ca_file = job.base / job.provider.ca_file if job.provider.ca_file else None
+        return Wire(clocks=clocks, ca_file=ca_file, proxy=job.provider.proxy)
 
     def _runner(self, wire: Wire, writer: Writer, send_to: str) -> Runner:
         ready, job = self.prepared.ready, self.prepared.ready.job
@@ -171,13 +173,13 @@ class Execution:
                     self.signals += 1
                     self.emit("signal_received", signal=signal.Signals(number).name, count=self.signals)
                     if self.signals == 1:
-                        self._drain(number, group.start_soon)
+                        self._drain(number, group)
                     elif self.signals == THIRD_SIGNAL:
                         os._exit(128 + number)
                     else:
                         self.brakes.stop()
 
-    def _drain(self, number: int, start_soon: Callable[..., None]) -> None:
+    def _drain(self, number: int, group: TaskGroup) -> None:
         in_flight, oldest_s = len(self.runner.in_flight), self.oldest_s()
         self.brakes.drain(Interrupted(signal.Signals(number).name, number))
         patient = self.manner.patient and number == signal.SIGINT
@@ -188,7 +190,7 @@ class Execution:
             )
         else:
             self.display.say(f"draining {in_flight} in flight, for {self.manner.grace_s:g} s at most")
-            start_soon(self._give_up_after_grace)
+            group.start_soon(self._give_up_after_grace)
 
     async def _give_up_after_grace(self) -> None:
         await anyio.sleep(self.manner.grace_s)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
-from batchrunner import sources
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from batchrunner import sources
     from batchrunner.assemble.selection import Selection
     from batchrunner.records import Item
 

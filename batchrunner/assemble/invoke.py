@@ -101,7 +101,7 @@ def _prepared(
 ) -> Prepared:
     spool = invocation.directory / "stdin.jsonl"
     ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=spool)
-    prepared = prepare(ready, remembered=remembered)
+    prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
     if invocation.strict:
         _refuse_bad_rows(prepared)
     return prepared
@@ -160,7 +160,7 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
             resend=_resend(prepared, invocation.redo),
             sent_changes=invocation.redo.changes or None if invocation.redo else None,
         )
-        cause = chronicle.stopped_before(ready.job) if not invocation.redo else None
+        cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
         if cause is None:
             cause = anyio.run(execution, backend_options={"use_uvloop": True})
         return _conclude(execution, cause, invocation, selection, chronicle, settled)
@@ -179,12 +179,9 @@ def _selection(prepared: Prepared, invocation: Invocation) -> Selection:
 
 def _items(ledger: Ledger, prepared: Prepared, selection: Selection, totals: Totals) -> Items:
     codes = ledger.codes if selection.stop is None else ledger.codes[: selection.stop]
-    rows = len(codes)
-    if selection.shards > 1:
-        rows = sum(1 for _ in selection.of(prepared.ready.source.rows(stop=selection.stop)))
     succeeded, rejected, exhausted, bad = (codes.count(code) for code in range(1, 5))
     return Items(
-        total=rows,
+        total=selection.count(prepared.checked),
         succeeded=succeeded,
         rejected=rejected + bad,
         exhausted=exhausted,

@@ -10,11 +10,10 @@ from batchrunner.assemble.channels import Channels, number
 from batchrunner.assemble.epochs import changed_keys, compare, holds
 from batchrunner.assemble.prepare import get_ready, prepare
 from batchrunner.assemble.selection import select
-from batchrunner.assemble.table import kept_columns
+from batchrunner.assemble.table import carry_of
 from batchrunner.errors import BadRow, RunError
 from batchrunner.limits.estimate import COMPLETION_TOKENS, ENOUGH, Estimator
 from batchrunner.records import Usage
-from batchrunner.sources import kept_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,8 +32,8 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
     """The plan as a JSON object. Raises JobError with all faults, RunError for a damaged run."""
     ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=None)
     view = _view(invocation.directory)
-    prepared = prepare(ready, remembered=view.commit.input if view else None)
     shard = invocation.shard
+    prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard)
     selection = select(
         ready.source,
         rows=prepared.checked.rows,
@@ -44,11 +43,10 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
     )
     books = _books(view, prepared)
     open_items = list(islice(selection.of(ready.source.rows(skip=books["skip"], stop=selection.stop)), SAMPLE))
-    total = _count(prepared, selection)
+    total = selection.count(prepared.checked)
     settled = sum(books["skip"][: selection.stop])
     sample = _Sample(prepared, open_items, view)
     to_buy = max(0, total - settled)
-    kept = kept_schema(prepared.checked, kept_columns(job, prepared), prepared.asker.request_columns)
     return {
         "type": "plan",
         "name": job.name,
@@ -63,7 +61,7 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "bought_again_usd": books["bought_again_usd"],
         "estimate": sample.estimate(to_buy),
         "time_s": _time_s(prepared, selection.share, to_buy, sample),
-        "renamed": dict(kept.renamed),
+        "renamed": carry_of(prepared).renamed(prepared.checked),
         "warnings": list(ready.warnings),
         "requests": [_request(request) for request in sample.requests[:shown]],
     }
@@ -97,13 +95,6 @@ def _books(view: store.View | None, prepared: Prepared) -> dict[str, Any]:
         "bought_again": matches.changed_items if changed else 0,
         "bought_again_usd": matches.changed_cost_usd if changed else None,
     }
-
-
-def _count(prepared: Prepared, selection: Any) -> int:
-    rows = prepared.checked.rows if selection.stop is None else min(selection.stop, prepared.checked.rows)
-    if selection.shards == 1:
-        return int(rows)
-    return sum(1 for _ in selection.of(prepared.ready.source.rows(stop=selection.stop)))
 
 
 class _Sample:

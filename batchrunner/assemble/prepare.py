@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batchrunner.credentials import Credential
     from batchrunner.providers.base import Provider
     from batchrunner.records import Item, Request
-    from batchrunner.spec import JobSpec
+    from batchrunner.spec import JobSpec, Shard
     from batchrunner.templates import Asker
 
 T = TypeVar("T")
@@ -125,15 +125,14 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
     )
 
 
-def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None) -> Prepared:
+def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard | None = None) -> Prepared:
     """Look into the input, once: the checking pass is skipped while `remembered` has it for the same fingerprint."""
     job, source = ready.job, ready.source
     fingerprint = source.fingerprint()
-    known = remembered or {}
-    if known.get("fingerprint") == fingerprint and known.get("id") == job.input.id:
-        checked = sources.Checked.from_json(known["checked"])
-    else:
-        checked = sources.check(source)
+    known, part = remembered or {}, (shard.index, shard.count) if shard else None
+    checked = sources.Checked.from_json(known["checked"]) if known.get("fingerprint") == fingerprint else None
+    if checked is None or checked.shard != part:
+        checked = sources.check(source, shard=part)
     source.learn(checked)
     asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
     asked = {"provider.kind": ready.provider.name, "provider.base_url": ready.endpoint.base_url, **asker.asked}
@@ -145,7 +144,6 @@ def remember(prepared: Prepared) -> dict[str, Any]:
     ready = prepared.ready
     return {
         "fingerprint": dict(prepared.fingerprint),
-        "id": ready.job.input.id,
         "checked": prepared.checked.to_json(),
         "rows_path": str(ready.source.files[0]) if ready.job.rows is not None else None,
         "version": __version__,

@@ -21,6 +21,12 @@ class Selection:
     shards: int = 1
     stop: int | None = None
     """The first row that is not taken; None: all are."""
+    limit: int | None = None
+
+    def count(self, checked: sources.Checked) -> int:
+        """How many items are taken."""
+        whole = checked.rows if checked.shard_rows is None else checked.shard_rows
+        return whole if self.limit is None else min(self.limit, whole)
 
     def takes(self, item: Item) -> bool:
         return self.shards == 1 or sources.shard_of(item.item_id, self.shards) == self.index
@@ -39,8 +45,8 @@ def select(source: sources.Input, *, rows: int, index: int = 0, shards: int = 1,
     if limit is None or limit >= rows:
         return selection
     if shards == 1:
-        return Selection(stop=limit)
+        return Selection(stop=limit, limit=limit)
     for taken, item in enumerate(selection.of(source.rows()), 1):
         if taken == limit:
-            return Selection(index=index, shards=shards, stop=item.row + 1)
+            return Selection(index=index, shards=shards, stop=item.row + 1, limit=limit)
     return selection

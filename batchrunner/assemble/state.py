@@ -167,7 +167,7 @@ class Chronicle:
 
 
 def state_of(directory: Path) -> dict[str, Any]:
-    """The state of a run from its files: the manifest, with counts from the outcomes that are there. Raises RunError."""
+    """The state of a run from its files: the manifest, with counts of the outcomes there are. Raises RunError."""
     view = view_run(directory)
     manifest = read_manifest(directory / "run.json") or {}
     ledger, added = view.ledger, totals(view)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +20,69 @@ if TYPE_CHECKING:
 RESULTS = "results.parquet"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Carry:
+    """Which input columns go into the results: all that are not set apart, or those named."""
+
+    keep: list[str] | None
+    apart: frozenset[str]
+
+    def schema(self, checked: sources.Checked) -> Any:
+        return sources.kept_schema(checked, self.keep, store.OUTCOME.names, apart=self.apart)
+
+    def renamed(self, checked: sources.Checked) -> dict[str, str]:
+        """Carried columns whose name the results have already, and what they are called there."""
+        names = sources.kept_columns(checked, self.keep, apart=self.apart)
+        return {old: new for old, new in zip(names, self.schema(checked).names, strict=True) if old != new}
+
+    def batches(
+        self, source: sources.Input, checked: sources.Checked, *, selection: Selection | None = None
+    ) -> Iterator[Any]:
+        sharded = selection is not None and selection.shards > 1
+        return sources.result_batches_input(
+            source,
+            checked,
+            self.keep,
+            store.OUTCOME.names,
+            apart=self.apart,
+            shard=(selection.index, selection.shards) if selection is not None and sharded else None,
+            stop=selection.stop if selection is not None else None,
+        )
+
+
+def carry(*, keep: list[str] | None, rows_are_data: bool, id_column: str | None, asker: templates.Asker) -> Carry:
+    """As the job says; else the id alone when rows are data, and all that is no request field when rows are requests."""
+    if keep is None and rows_are_data:
+        keep = [id_column] if id_column else []
+    return Carry(keep=keep, apart=asker.request_columns)
+
+
+def carry_of(prepared: Prepared) -> Carry:
+    job = prepared.ready.job
+    keep = None if job.output.keep is None else list(job.output.keep)
+    return carry(keep=keep, rows_are_data=job.rows_are_data, id_column=job.input.id, asker=prepared.asker)
+
+
 def publish_results(run: store.Run, prepared: Prepared, selection: Selection) -> Path:
     """Put results.parquet in place, unless the one that is there says the same already. Raises StoreError."""
-    job, source, checked = prepared.ready.job, prepared.ready.source, prepared.checked
-    target = run.directory / RESULTS
-    keep = kept_columns(job, prepared)
-    metadata = {
+    job, checked = prepared.ready.job, prepared.checked
+    target, carried = run.directory / RESULTS, carry_of(prepared)
+    marks = {
         "job": job.name,
         "version": __version__,
         "params": dict(job.params),
         "fingerprint": dict(prepared.fingerprint),
-        "keep": keep,
+        "keep": carried.keep,
         "rows": selection.stop,
-        "run_id": run.run_id,
         "epoch": run.commit.epoch,
         "sequence": run.commit.folded_through,
     }
-    kept = sources.kept_schema(checked, keep, prepared.asker.request_columns)
-    if not store.results_match(target, metadata):
-        batches = sources.input_batches(source, checked, kept, takes=selection.takes, stop=selection.stop)
-        store.build_results(run.view(), batches, target, kept=kept.schema, metadata=metadata, mode=job.output.mode)
+    if not store.results_match(target, marks):
+        batches = carried.batches(prepared.ready.source, checked, selection=selection)
+        store.build_results(
+            run.view(), batches, target, kept=carried.schema(checked), metadata=marks, mode=job.output.mode
+        )
     return target
-
-
-def kept_columns(job: Any, prepared: Prepared) -> list[str] | None:
-    """The input columns to carry: as the job says; else the id alone when rows are data, and what is no request field."""
-    if job.output.keep is not None:
-        return list(job.output.keep)
-    if not job.rows_are_data:
-        return None
-    name = job.input.id
-    return [name] if name else []
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,14 +93,15 @@ class Table:
     schema: Any
     warnings: tuple[str, ...] = ()
     remade: Remade | None = None
-    _rows: dict[int, Any] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Any]:
         """Arrow batches in input order. Rows without an outcome have null for it."""
         if self.remade is None:
             yield from self.view.outcomes()
             return
-        yield from store.result_batches(self.view, self.remade.batches(), kept=self.remade.kept.schema)
+        kept = self.remade.carried.schema(self.remade.checked)
+        with tempfile.TemporaryDirectory(prefix="batchrunner-") as scratch:
+            yield from store.result_batches(self.view, self.remade.batches(), kept=kept, scratch=Path(scratch))
 
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""
@@ -82,10 +116,10 @@ class Remade:
     source: sources.Input
     checked: sources.Checked
     asker: templates.Asker
-    kept: Any
+    carried: Carry
 
     def batches(self) -> Iterator[Any]:
-        return sources.input_batches(self.source, self.checked, self.kept)
+        return self.carried.batches(self.source, self.checked)
 
     def sent(self, row: int) -> str | None:
         job = self.manifest["job"]
@@ -111,23 +145,23 @@ def open_table(directory: Path) -> Table:
     except (JobError, KeyError) as error:
         warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
         return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
-    return Table(view=view, schema=store.result_schema(remade.kept.schema), remade=remade)
+    return Table(view=view, schema=store.result_schema(remade.carried.schema(remade.checked)), remade=remade)
 
 
 def _remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     if not manifest:
         raise JobError("its manifest is missing")
     job, known, base = manifest["job"], view.commit.input, Path(manifest["input"]["base"])
-    path = job["input"]["path"]
-    path = str(view.directory.resolve() / "stdin.jsonl") if path == "-" else path
-    source = sources.open_input(path, base=base, id_column=job["input"].get("id"))
+    id_column = job["input"].get("id")
+    if job["input"]["path"] == "-":
+        source = sources.open_spooled(view.directory / "stdin.jsonl", id_column=id_column)
+    else:
+        source = sources.open_input(job["input"]["path"], base=base, id_column=id_column)
     if source.fingerprint() != known["fingerprint"]:
         raise JobError("it has changed since")
     checked = sources.Checked.from_json(known["checked"])
     source.learn(checked)
     asker = templates.compile_request(job["request"], params=job["params"], base=base, columns=checked.columns)
-    keep = job["output"].get("keep")
-    if keep is None and ("prompt" in job["request"] or "messages" in job["request"]):
-        keep = [job["input"]["id"]] if job["input"].get("id") else []
-    kept = sources.kept_schema(checked, keep, asker.request_columns)
-    return Remade(manifest=manifest, source=source, checked=checked, asker=asker, kept=kept)
+    rows_are_data = "prompt" in job["request"] or "messages" in job["request"]
+    carried = carry(keep=job["output"].get("keep"), rows_are_data=rows_are_data, id_column=id_column, asker=asker)
+    return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)

@@ -24,4 +24,4 @@ def available() -> list[str]:
 
 
 def load(name: str) -> Export:
-    return importlib.import_module(f"{__name__}.{name}")  # type: ignore[return-value]
+    return importlib.import_module(f"{__name__}.{name}")

@@ -29,7 +29,7 @@ class Gateway:
     field_status = 422
     model = "mistral-31-24b"
 
-    def fault(self, body: Mapping[str, Any], target: str) -> Problem | None:  # noqa: ARG002
+    def fault(self, body: Mapping[str, Any], target: str) -> Problem | None:
         tools, model = body.get("tools"), body.get("model")
         if tools is not None and not isinstance(tools, list):
             return _invalid("Input should be a valid list", "tools", tools)
@@ -68,7 +68,7 @@ class Gateway:
             "usage": answer.usage,
         }
 
-    def events(self, answer: Answer, ask: Ask) -> list[bytes]:  # noqa: ARG002
+    def events(self, answer: Answer, ask: Ask) -> list[bytes]:
         head = _head(answer, "chat.completion.chunk")
         events = [
             event({**head, "choices": [{"index": index, "content_filter_results": {}, **step}]})

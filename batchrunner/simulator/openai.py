@@ -34,7 +34,7 @@ class OpenAI:
     model = "gpt-4o"
     model_required = True
 
-    def fault(self, body: Mapping[str, Any], target: str) -> Problem | None:  # noqa: ARG002
+    def fault(self, body: Mapping[str, Any], target: str) -> Problem | None:
         stream, model = body.get("stream"), body.get("model")
         if self.model_required and not (isinstance(model, str) and model):
             return self._refused("you must provide a model parameter", "model", model)
@@ -63,7 +63,7 @@ class OpenAI:
         }
         return Refusal(body={"error": error})
 
-    def limit_headers(self, standings: Iterable[Standing], now: datetime) -> dict[str, str]:  # noqa: ARG002
+    def limit_headers(self, standings: Iterable[Standing], now: datetime) -> dict[str, str]:
         headers = {}
         for standing in standings:
             headers[f"x-ratelimit-limit-{standing.kind}"] = str(standing.limit)

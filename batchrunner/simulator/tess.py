@@ -81,7 +81,7 @@ class Tess:
             "usage": answer.usage,
         }
 
-    def events(self, answer: Answer, ask: Ask) -> list[bytes]:  # noqa: ARG002
+    def events(self, answer: Answer, ask: Ask) -> list[bytes]:
         texts = [piece for choice in answer.choices for piece in pieces(choice.text or "")]
         return [*(event({"model": answer.model, "choices": [{"delta": {"content": text}}]}) for text in texts), DONE]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -79,7 +78,7 @@ class Counts:
 
 
 def _utc() -> datetime:
-    return datetime.now(timezone.utc)
+    return datetime.now(UTC)
 
 
 class Traffic:
@@ -125,9 +124,7 @@ class Traffic:
         shortfall = allowance.take(ask.reserved_tokens, now=self._monotonic())
         if shortfall:
             message = f"Rate limit reached for {shortfall.kind} per minute; try again in {shortfall.wait_s:.3f}s"
-            return _refused(
-                found, Problem(status=429, message=message, limit=shortfall.kind, wait_s=shortfall.wait_s)
-            )
+            return _refused(found, Problem(status=429, message=message, limit=shortfall.kind, wait_s=shortfall.wait_s))
         return self._answered(found, ask, drawn, allowance)
 
     def _answered(self, found: Route, ask: Ask, drawn: bytes, allowance: Allowance) -> Plan:

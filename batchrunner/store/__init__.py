@@ -1,1 +1,49 @@
-"""The run directory: what was paid for, kept so that no kill, crash or full disk loses or doubles it."""
+"""The run directory: what was paid for, kept so that no kill, crash or full disk loses or doubles it.
+
+`open_run` takes hold of a run, `Writer` records outcomes in it, `view_run` reads one without holding it.
+"""
+
+from __future__ import annotations
+
+from batchrunner.schema import OUTCOME
+from batchrunner.store.commits import Commit
+from batchrunner.store.ledger import Ledger
+from batchrunner.store.lock import lock_is_held
+from batchrunner.store.manifest import read_manifest, write_manifest
+from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
+from batchrunner.store.opening import open_run
+from batchrunner.store.results import build_results, check_target, result_batches, result_schema, results_match
+from batchrunner.store.run import Epoch, Recovered, Run
+from batchrunner.store.spending import Failure, Quantiles, Totals, totals
+from batchrunner.store.view import View, view_run
+from batchrunner.store.writer import Writer
+
+__all__ = [
+    "Commit",
+    "Epoch",
+    "Failure",
+    "Keys",
+    "Ledger",
+    "Matches",
+    "OUTCOME",
+    "Quantiles",
+    "Recovered",
+    "Run",
+    "Totals",
+    "View",
+    "Writer",
+    "build_results",
+    "carried_ledger",
+    "check_target",
+    "lock_is_held",
+    "match",
+    "open_run",
+    "outcome_index",
+    "read_manifest",
+    "result_batches",
+    "result_schema",
+    "results_match",
+    "totals",
+    "view_run",
+    "write_manifest",
+]

@@ -35,11 +35,12 @@ _EXTRA = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown",
 class Join:
     """The current outcomes of a view, looked up by row of the input; a context manager.
 
-    When they are more than a bucket holds, they are first dealt out by row into files below `scratch`.
+    When they are more than a bucket holds, they are first dealt out by row into files below `scratch`,
+    which is the system's directory for temporary files unless told.
     """
 
-    def __init__(self, view: View, scratch: Path, *, bucket_bytes: int = BUCKET_BYTES) -> None:
-        self.view, self.scratch = view, scratch
+    def __init__(self, view: View, scratch: Path | None = None, *, bucket_bytes: int = BUCKET_BYTES) -> None:
+        self.view, self.scratch = view, Path(tempfile.gettempdir()) if scratch is None else scratch
         count = 1 + sum(_size_bytes(source) for source in view.sources) // bucket_bytes
         self.bucket_rows = max(1, -(-view.commit.rows // count))
         self._folder: Path | None = None

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL_S = 0.2
+_BLINK_S = 0.05
+"""How long somebody who only looks, as `lock_is_held` does, may seem to hold the lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +41,36 @@ def acquire(
 ) -> Lock:
     """Take the lock at `path`, or raise RunLocked once `wait_s` has passed."""
     waited_s = 0.0
-    while True:
-        if lock := _try(path, clock):
-            return lock
+    lock = _try(path, clock)
+    if lock is None:
+        sleep(_BLINK_S)
+        lock = _try(path, clock)
+    while lock is None:
         if waited_s >= wait_s:
             raise RunLocked(f"{path.parent} is in use{_holder(path)}; {_WAY_OUT}")
         sleep(_POLL_S)
         waited_s += _POLL_S
+        lock = _try(path, clock)
+    return lock
+
+
+def lock_is_held(path: Path) -> bool:
+    """Whether a process holds the lock at `path` just now."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise RunError(f"{path}: {error.strerror}; see to the path and its permissions") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
 
 
 _WAY_OUT = "wait for it (--wait-lock 10m), or give another --out"

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrunner.store import parts
-from batchrunner.store.ledger import EXHAUSTED, REJECTED, SUCCEEDED
-from batchrunner.store.view import CARRIED
+from batchrunner.store.ledger import EXHAUSTED, REJECTED, SUCCEEDED, Ledger
+from batchrunner.store.view import CARRIED, note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,13 @@ class Matches:
         """What the changed items cost when they were bought; None when no price is known."""
         found: float | None = pc.sum(self.changed["cost_usd"]).as_py()
         return found
+
+
+def carried_ledger(matches: Matches, rows: int) -> Ledger:
+    """The best outcome of each of `rows` rows, if the current input were taken up with these matches."""
+    ledger = Ledger(rows)
+    note(ledger, matches.carried, matches.carried["code"].combine_chunks(), "the carried outcomes")
+    return ledger
 
 
 def outcome_index(view: View) -> pa.Table:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -27,16 +28,25 @@ _GROUP_BYTES = 16 * 2**20
 _GROUP_ROWS = 2**16
 
 
-def result_batches(view: View, input_batches: Iterable[pa.RecordBatch], *, scratch: Path) -> Iterator[pa.RecordBatch]:
+def result_schema(kept: pa.Schema) -> pa.Schema:
+    """The columns of a results table with these columns of the input kept."""
+    return pa.schema([*OUTCOME, *kept])
+
+
+def result_batches(
+    view: View, input_batches: Iterable[pa.RecordBatch], *, kept: pa.Schema, scratch: Path | None = None
+) -> Iterator[pa.RecordBatch]:
     """The input's rows in the input's order, each with its current outcome; nulls where there is none.
 
     A batch of the input has `row` (ascending), `item_id`, `input_file`, `input_line` and the columns to
-    keep, which follow those of `schema.OUTCOME`. `cost_usd` is what the item cost in this run in all.
-    `scratch` is a directory with room for the outcomes, should they not fit in memory.
+    keep. `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the
+    outcomes, should they not fit in memory; the system's own unless told.
     """
+    schema = result_schema(kept)
     with Join(view, scratch) as join:
         for batch in input_batches:
-            yield from join.rows_of(batch)
+            for rows in join.rows_of(batch):
+                yield rows.select(schema.names).cast(schema)
 
 
 def build_results(
@@ -44,28 +54,35 @@ def build_results(
     input_batches: Iterable[pa.RecordBatch],
     target: Path,
     *,
-    keep: pa.Schema,
-    metadata: Mapping[str, str],
+    kept: pa.Schema,
+    metadata: Mapping[str, Any],
     mode: int = 0o640,
     overwrite: bool = False,
 ) -> int:
-    """Put the results at `target`, whole and durable; give the number of rows. `keep`: the columns to keep.
+    """Put the results at `target`, whole and durable; give the number of rows.
 
-    Raises StoreError when the disk refuses, and when something that is not this run's is at `target`.
+    Metadata that is no string is written as JSON. Raises StoreError when the disk refuses, and when
+    something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
-    marks = {OURS: view.run_id.encode(), **{key.encode(): value.encode() for key, value in metadata.items()}}
-    schema = pa.schema([*OUTCOME, *keep], metadata=marks)
+    schema = result_schema(kept).with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
+    batches = result_batches(view, input_batches, kept=kept, scratch=target.parent)
     with files.storing(target):
         file = files.create_beside(target, mode)
         beside = files.beside_of(target)
         try:
-            rows = _write(file, schema, result_batches(view, input_batches, scratch=target.parent))
+            rows = _write(file, schema, batches)
         except BaseException:
             files.discard(beside)
             raise
         files.replace(beside, target)
     return rows
+
+
+def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
+    """Whether whole results are at `target` that were built with exactly this metadata."""
+    found = _metadata(target)
+    return OURS in found and {key: value for key, value in found.items() if key != OURS} == _marks(metadata)
 
 
 def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
@@ -76,16 +93,23 @@ def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
         return
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{target} is not a regular file; remove it, or give another path")
-    if not overwrite and _run_of(target) != run_id.encode():
+    if not overwrite and _metadata(target).get(OURS) != run_id.encode():
         raise StoreError(f"{target} was not written by this run; move it away, or give another path")
 
 
-def _run_of(path: Path) -> bytes | None:
+def _marks(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:
+    return {
+        key.encode(): value.encode() if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        for key, value in metadata.items()
+    }
+
+
+def _metadata(path: Path) -> Mapping[bytes, bytes]:
     try:
-        metadata: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
+        found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
-        return None
-    return metadata.get(OURS)
+        return {}
+    return found
 
 
 def _write(file: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:

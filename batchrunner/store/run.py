@@ -11,7 +11,7 @@ from batchrunner.store import chain, commits, files, parts
 from batchrunner.store.framing import End
 from batchrunner.store.journal import Journal, SegmentFiles
 from batchrunner.store.ledger import Ledger, code_of
-from batchrunner.store.totals import Totals, totals
+from batchrunner.store.spending import Totals, totals
 from batchrunner.store.view import CARRIED, View
 
 if TYPE_CHECKING:

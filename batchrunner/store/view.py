@@ -69,11 +69,11 @@ class View:
         ledger = Ledger(self.commit.rows)
         if self.commit.carried:
             carried = parts.read(self.directory / "parts" / self.commit.carried, CARRIED.names)
-            _note(ledger, carried, carried["code"].combine_chunks(), self.commit.carried)
+            note(ledger, carried, carried["code"].combine_chunks(), self.commit.carried)
         for source in self.sources:
             if source.epoch == self.commit.epoch:
                 table = source.read(["row", "sequence", "status", "error_type", "attempts"])
-                _note(ledger, table, parts.codes(table), source.path)
+                note(ledger, table, parts.codes(table), source.path)
         return ledger
 
     def outcomes(
@@ -182,7 +182,8 @@ def small(numbers: pa.Array) -> memoryview:
     return memoryview(numbers.buffers()[1]).cast("B")[numbers.offset : numbers.offset + len(numbers)]
 
 
-def _note(ledger: Ledger, table: pa.Table, codes: pa.Array, where: object) -> None:
+def note(ledger: Ledger, table: pa.Table, codes: pa.Array, where: object) -> None:
+    """Take a table's outcomes into account. Raises RunError for a row that the input does not have."""
     rows = longs(table["row"])
     if rows and not 0 <= min(rows) <= max(rows) < ledger.rows:
         raise RunError(

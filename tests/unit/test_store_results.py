@@ -65,7 +65,7 @@ def run_of(directory: Path, outcomes: list[Outcome], *, rows: int, seal_every: i
 def build(directory: Path, rows: int, **options: Any) -> pa.Table:
     target = directory / "results.parquet"
     metadata = {"job": "nightly"}
-    count = results.build_results(view_run(directory), input_of(rows), target, keep=KEEP, metadata=metadata, **options)
+    count = results.build_results(view_run(directory), input_of(rows), target, kept=KEEP, metadata=metadata, **options)
     table = pq.read_table(target)
     assert table.num_rows == count
     return table
@@ -88,7 +88,7 @@ def test_results_have_one_row_per_item_in_input_order(tmp_path: Path):
 def test_a_row_without_an_outcome_has_nulls(tmp_path: Path):
     run_of(tmp_path, [outcome(1)], rows=3)
 
-    batches = list(results.result_batches(view_run(tmp_path), input_of(3), scratch=tmp_path))
+    batches = list(results.result_batches(view_run(tmp_path), input_of(3), kept=KEEP, scratch=tmp_path))
 
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert [(row["item_id"], row["status"], row["cost_usd"]) for row in rows] == [
@@ -209,7 +209,17 @@ def test_a_failure_midway_leaves_the_old_results(tmp_path: Path):
         raise OSError(5, "Input/output error", "input.jsonl")
 
     with pytest.raises(StoreError, match=r"input\.jsonl: input/output error"):
-        results.build_results(view_run(tmp_path), failing(), tmp_path / "results.parquet", keep=KEEP, metadata={})
+        results.build_results(view_run(tmp_path), failing(), tmp_path / "results.parquet", kept=KEEP, metadata={})
 
     assert (tmp_path / "results.parquet").read_bytes() == before
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
+
+
+def test_results_say_what_they_were_built_from(tmp_path: Path):
+    run_of(tmp_path, [outcome(0)], rows=1)
+    build(tmp_path, 1)
+    target = tmp_path / "results.parquet"
+
+    assert results.results_match(target, {"job": "nightly"})
+    assert not results.results_match(target, {"job": "nightly", "rows": 1})
+    assert not results.results_match(tmp_path / "missing", {"job": "nightly"})

@@ -11,7 +11,7 @@ from batchrunner.records import Outcome
 from batchrunner.store import matching
 from batchrunner.store.opening import open_run
 from batchrunner.store.run import Epoch
-from batchrunner.store.totals import totals
+from batchrunner.store.spending import totals
 from batchrunner.store.view import view_run
 
 if TYPE_CHECKING:

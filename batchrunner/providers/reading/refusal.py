@@ -92,6 +92,25 @@ BROAD = frozenset(
 )
 """Words that servers use for many things: the status goes first."""
 
+STATUSES: dict[int, Kind] = {
+    401: AUTH,
+    402: BILLING,
+    403: PERMISSION,
+    404: NOT_FOUND,
+    407: AUTH,
+    408: TIMEOUT,
+    409: CONFLICT,
+    413: TOO_LARGE,
+    425: CONFLICT,
+    429: RATE_LIMIT,
+    498: OVERLOADED,
+    503: OVERLOADED,
+    504: TIMEOUT,
+    522: TIMEOUT,
+    524: TIMEOUT,
+    529: OVERLOADED,
+}
+
 SESSION = frozenset({"session_expired", "session_not_found"})
 _CONTEXT_WORDS = re.compile(r"(maximum|available) context|context (length|size|window)|too many tokens", re.IGNORECASE)
 _UNKNOWN_FIELD = re.compile(r"\bstream_options\b")
@@ -116,13 +135,8 @@ def by_status(status: int) -> Kind:
     """The table of WIRE section 7."""
     if 300 <= status < 400:
         return REDIRECT
-    known = {
-        401: AUTH, 402: BILLING, 403: PERMISSION, 404: NOT_FOUND, 407: AUTH, 408: TIMEOUT, 409: CONFLICT, 413: TOO_LARGE,
-        425: CONFLICT, 429: RATE_LIMIT, 498: OVERLOADED, 503: OVERLOADED, 504: TIMEOUT, 522: TIMEOUT, 524: TIMEOUT,
-        529: OVERLOADED,
-    }  # fmt: skip
-    if status in known:
-        return known[status]
+    if status in STATUSES:
+        return STATUSES[status]
     if 400 <= status < 500:
         return BAD_REQUEST
     return SERVER if status >= 500 else PROVIDER
@@ -240,7 +254,8 @@ def refusal(
         verdict = "defer"
     text = message(envelope.text) or kind.error_type.replace("_", " ")
     if kind is REDIRECT:
-        text = f"redirects to {message(headers.get('location', 'nowhere'))[:200]}; redirects are not followed, correct provider.base_url"
+        target = message(headers.get("location", "nowhere"))[:200]
+        text = f"redirects to {target}; redirects are not followed, correct provider.base_url"
     without = _without(envelope, status)
     return RequestError(
         f"{status} {text}" if status != 200 else text,

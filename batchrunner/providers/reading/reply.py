@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.errors import RequestError
 from batchrunner.providers.reading import stream
 from batchrunner.providers.reading.refusal import refusal
 from batchrunner.providers.reading.text import dump_json, message, parse_json, storable, text_or_none, unreadable
@@ -15,6 +14,7 @@ from batchrunner.records import Completion
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchrunner.errors import ErrorType, RequestError
     from batchrunner.records import Reply
 
 _REPLACED = "\ufffd"
@@ -86,7 +86,7 @@ def _ends_early(body: bytes) -> bool:
     return not body.rstrip().endswith((b"}", b"]"))
 
 
-def _cut_or(reply: Reply, otherwise: str) -> str:
+def _cut_or(reply: Reply, otherwise: ErrorType) -> ErrorType:
     return "truncated" if reply.cut else otherwise
 
 

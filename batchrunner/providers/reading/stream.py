@@ -45,9 +45,8 @@ class Choice:
         reason = chunk.get("finish_reason")
         if isinstance(reason, str) and reason:
             self.finish_reason = reason
-        delta = chunk.get("delta")
-        if not isinstance(delta, dict):
-            delta = chunk.get("message") if isinstance(chunk.get("message"), dict) else {}
+        told = [chunk.get(name) for name in ("delta", "message")]
+        delta: dict[str, Any] = next((part for part in told if isinstance(part, dict)), {})
         for name in TEXTS:
             self._add_text(name, delta.get(name))
         for fragment in delta.get("tool_calls") or ():

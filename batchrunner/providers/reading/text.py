@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from batchrunner.errors import RequestError
+
+if TYPE_CHECKING:
+    from batchrunner.errors import ErrorType
 
 MOST_CHARS = 2_000
 _SURROGATES = re.compile("[\ud800-\udfff]")
@@ -55,5 +58,5 @@ def dump_json(value: Any) -> str:
         return storable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
-def unreadable(text: str, error_type: Any = "malformed", *, status: int | None = 200) -> RequestError:
+def unreadable(text: str, error_type: ErrorType = "malformed", *, status: int | None = 200) -> RequestError:
     return RequestError(text, verdict="retry", error_type=error_type, status=status, went_out=True)
