@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool) -> None:
     """Bring the run's books up to the present input and job.
 
-    Raises JobChanged when settled items would be bought again. The fast path renders nothing: rows are known by number. Otherwise every row's request is made once more and
-    matched with the outcomes under the same key.
+    Raises JobChanged when settled items would be bought again. The fast path renders nothing: rows are known
+    by number. Otherwise every row's request is made once more and matched with the outcomes under the same key.
     """
     if holds(run.commit, prepared):
         run.begin()

@@ -51,7 +51,7 @@ class Carry:
 
 
 def carry(*, keep: list[str] | None, rows_are_data: bool, id_column: str | None, asker: templates.Asker) -> Carry:
-    """As the job says; else the id alone when rows are data, and all that is no request field when rows are requests."""
+    """As the job says; else the id alone when rows are data, and all but request fields when rows are requests."""
     if keep is None and rows_are_data:
         keep = [id_column] if id_column else []
     return Carry(keep=keep, apart=asker.request_columns)

@@ -114,7 +114,7 @@ def _steps(choice: Choice) -> Iterator[dict[str, Any]]:
     """What each chunk adds to one choice; the finish reason sits on the last fragment."""
     deltas = [{"role": "assistant", "content": piece} for piece in pieces(choice.text or "")]
     for index, call in enumerate(choice.tool_calls):
-        deltas += [{"tool_calls": [fragment]} for fragment in _fragments(call, index)]
+        deltas += [{"role": "assistant", "tool_calls": [fragment]} for fragment in _fragments(call, index)]
     for delta in deltas[:-1]:
         yield {"delta": delta, "finish_reason": None}
     yield {"delta": deltas[-1], "finish_reason": choice.finish_reason}

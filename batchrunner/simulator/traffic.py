@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrunner.simulator import asks
-from batchrunner.simulator.allowance import Allowance
-from batchrunner.simulator.answers import answer
+from batchrunner.simulator.allowance import Allowance, Shortfall
+from batchrunner.simulator.answers import Answer, answer
 from batchrunner.simulator.base import Problem
 from batchrunner.simulator.chance import Dice, latency_s, lot
 from batchrunner.simulator.routes import SERVED, route
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from batchrunner.simulator.settings import Settings
 
 JSON, SSE, HTML = "application/json", "text/event-stream", "text/html; charset=utf-8"
-NUMBERS_OF_TROUBLE = (500, 503)
 PAGE = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It works</h1></body></html>"
+TROUBLE = (
+    Problem(status=500, message="The server had an error while processing your request"),
+    Problem(status=503, message="The engine is currently overloaded, please try again later"),
+)
 GARBAGE = ((HTML, PAGE), (JSON, b'{"id":"chatcmpl-1","choices":[{"index":0,"mess'), (JSON, b'{"ok":true}'), (JSON, b""))
 """A page, half a reply, a reply to something else, nothing."""
 
@@ -56,6 +59,7 @@ class Plan:
     status: int
     headers: dict[str, str]
     blocks: list[bytes]
+    streamed: bool = False
     fault: Fault | None = None
     latency_s: float = 0.0
     settle: Callable[[], None] | None = None
@@ -90,7 +94,7 @@ class Traffic:
         log: AccessLog | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        utc: Callable[[], datetime] = _utc,
+        utc: Callable[[], datetime] = partial(datetime.now, UTC),
     ) -> None:
         self.counts = Counts()
         self._settings = settings
@@ -123,25 +127,22 @@ class Traffic:
         ask, drawn = asks.read(body), lot(self._settings.seed, call.body or b"")
         shortfall = allowance.take(ask.reserved_tokens, now=self._monotonic())
         if shortfall:
-            message = f"Rate limit reached for {shortfall.kind} per minute; try again in {shortfall.wait_s:.3f}s"
-            return _refused(found, Problem(status=429, message=message, limit=shortfall.kind, wait_s=shortfall.wait_s))
-        return self._answered(found, ask, drawn, allowance)
+            return _refused(found, _busy(shortfall))
+        return self._admitted(found, ask, drawn, allowance)
 
-    def _answered(self, found: Route, ask: Ask, drawn: bytes, allowance: Allowance) -> Plan:
-        fault, wait_s = self._dice.fault(drawn), latency_s(drawn, self._settings.latency_s)
+    def _admitted(self, found: Route, ask: Ask, drawn: bytes, allowance: Allowance) -> Plan:
+        fault = self._dice.fault(drawn)
         said = answer(ask, lot=drawn, seed=self._settings.seed, model=found.dialect.model)
         if fault == "error":
-            used, plan = 0, _refused(found, _trouble(drawn))
-        elif fault == "garbage":
-            kind, page = GARBAGE[drawn[31] % len(GARBAGE)]
-            used, plan = said.total_tokens, Plan(status=200, headers={"Content-Type": kind}, blocks=[page])
-        elif ask.stream:
-            events = found.dialect.events(said, ask)
-            used, plan = said.total_tokens, Plan(status=200, headers={"Content-Type": SSE}, blocks=events)
+            plan, used = _refused(found, _trouble(drawn)), 0
         else:
-            whole = orjson.dumps(found.dialect.completion(said))
-            used, plan = said.total_tokens, Plan(status=200, headers={"Content-Type": JSON}, blocks=[whole])
-        return plan
+            plan, used = _garbage(drawn) if fault == "garbage" else _answered(found, ask, said), said.total_tokens
+        return replace(
+            plan,
+            fault=fault,
+            latency_s=latency_s(drawn, self._settings.latency_s),
+            settle=partial(allowance.settle, reserved=ask.reserved_tokens, used=used),
+        )
 
     def _problem(self, call: Call, found: Route, body: Any) -> Problem | None:
         dialect = found.dialect
@@ -164,3 +165,41 @@ class Traffic:
             allowance = Allowance(settings.requests_per_minute, settings.tokens_per_minute, now=self._monotonic())
             self._allowances[key] = allowance
         return allowance
+
+
+def _parsed(raw: bytes | None) -> Any:
+    """The body as JSON; None when it is none."""
+    try:
+        return orjson.loads(raw or b"")
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _busy(shortfall: Shortfall) -> Problem:
+    message = f"Rate limit reached for {shortfall.kind} per minute; try again in {shortfall.wait_s:.3f}s"
+    return Problem(status=429, message=message, limit=shortfall.kind, wait_s=shortfall.wait_s)
+
+
+def _trouble(drawn: bytes) -> Problem:
+    return TROUBLE[drawn[30] % len(TROUBLE)]
+
+
+def _refused(found: Route, problem: Problem) -> Plan:
+    refusal = found.dialect.refusal(problem)
+    headers = {"Content-Type": JSON, **refusal.headers}
+    if problem.wait_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(problem.wait_s)))
+        headers["retry-after-ms"] = str(max(1, math.ceil(problem.wait_s * 1000)))
+    return Plan(status=problem.status, headers=headers, blocks=[orjson.dumps(refusal.body)])
+
+
+def _garbage(drawn: bytes) -> Plan:
+    kind, page = GARBAGE[drawn[31] % len(GARBAGE)]
+    return Plan(status=200, headers={"Content-Type": kind}, blocks=[page])
+
+
+def _answered(found: Route, ask: Ask, said: Answer) -> Plan:
+    if ask.stream:
+        return Plan(status=200, headers={"Content-Type": SSE}, blocks=found.dialect.events(said, ask), streamed=True)
+    body = orjson.dumps(found.dialect.completion(said))
+    return Plan(status=200, headers={"Content-Type": JSON}, blocks=[body])

@@ -152,13 +152,15 @@ def test_no_function_takes_more_than_seven_parameters():
     assert wrong == {}
 
 
-def test_only_main_catches_everything():
+def test_only_main_swallows_everything():
+    """Elsewhere, whoever catches everything cleans up and raises it again."""
     broad = [
         str(path.relative_to(ROOT))
         for path in FILES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or getattr(node.type, "id", "") in ("Exception", "BaseException"))
+        and not (isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None)
     ]
     assert broad == ["cli/__init__.py"]
 

@@ -106,8 +106,6 @@ STATUSES: dict[int, Kind] = {
     498: OVERLOADED,
     503: OVERLOADED,
     504: TIMEOUT,
-    522: TIMEOUT,
-    524: TIMEOUT,
     529: OVERLOADED,
 }
 

@@ -1,0 +1,92 @@
+"""What waits: items by lane, trips for their next attempt, and those who wait for either."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+import anyio
+from anyio import CancelScope, Lock
+
+if TYPE_CHECKING:
+    from batchrunner.records import Item
+    from batchrunner.stack import Channel
+    from batchrunner.worker import Trip
+
+WAITING_PER_SLOT = 4
+"""A lane with more items in backoff than this many per slot takes no new ones."""
+
+
+class Bell:
+    """Wakes everyone who waits for something to change."""
+
+    def __init__(self) -> None:
+        self._event: anyio.Event | None = None
+
+    def ring(self) -> None:
+        if self._event is not None:
+            self._event.set()
+            self._event = None
+
+    async def wait(self, seconds: float | None = None) -> None:
+        if self._event is None:
+            self._event = anyio.Event()
+        with anyio.move_on_after(seconds):
+            await self._event.wait()
+
+
+class Backlog:
+    """Items that want the same lanes: new ones in input order, and those that wait for their next attempt."""
+
+    def __init__(self) -> None:
+        self.fresh: deque[Item] = deque()
+        self.waiting: list[tuple[float, int, Trip]] = []
+        self.closed = False
+        self.bell = Bell()
+        self._order = count()
+
+    def add(self, item: Item) -> None:
+        self.fresh.append(item)
+
+    def later(self, trip: Trip, due: float) -> None:
+        heapq.heappush(self.waiting, (due, next(self._order), trip))
+        self.bell.ring()
+
+    def close(self) -> None:
+        self.closed = True
+        self.bell.ring()
+
+    def abandon(self) -> list[Trip]:
+        """Nothing here will be sent any more: the trips that had been begun."""
+        begun = [trip for _, _, trip in self.waiting]
+        self.fresh.clear()
+        self.waiting.clear()
+        self.close()
+        return begun
+
+    def ready(self, now: float, *, slots: int) -> Item | Trip | None:
+        """What goes next: a retry that is due, else a new item unless too many wait already."""
+        if self.waiting and self.waiting[0][0] <= now:
+            return heapq.heappop(self.waiting)[2]
+        if self.fresh and len(self.waiting) <= WAITING_PER_SLOT * slots:
+            return self.fresh.popleft()
+        return None
+
+    @property
+    def spent(self) -> bool:
+        return self.closed and not self.fresh and not self.waiting
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Desk:
+    """One lane's workers and the backlog they draw from."""
+
+    channel: Channel
+    backlog: Backlog
+    workers: int = 0
+    turnstile: Lock = field(default_factory=lambda: Lock(fast_acquire=True))
+    gate: CancelScope | None = None
+    """Around the one worker that waits for its turn, so that a drain does not wait with it."""
