@@ -74,7 +74,7 @@ class Execution:
     display: Display
     emit: Emit
     redactor: Redactor
-    heartbeat: Callable[[Execution], None]
+    heartbeat: Callable[[Progress, Tally], None]
     """Writes the manifest; called in a thread."""
     budget: Budget
     estimator: Estimator
@@ -211,7 +211,7 @@ class Execution:
 
     async def _beat(self) -> None:
         while True:
-            await to_thread.run_sync(self.heartbeat, self)
+            await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
             await anyio.sleep(HEARTBEAT_S)
 
     # What can be seen of it

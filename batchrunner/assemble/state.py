@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from batchrunner.assemble.execute import Execution
     from batchrunner.errors import BatchrunnerError
+    from batchrunner.events import Progress, Tally
     from batchrunner.spec import JobSpec
     from batchrunner.store import Run
 
@@ -79,10 +79,9 @@ class Chronicle:
             return None
         return BudgetReached(str(last.get("reason")))
 
-    def beat(self, execution: Execution) -> None:
+    def beat(self, progress: Progress, tally: Tally) -> None:
         """Write the live state; called in a thread."""
-        progress, ledger = execution.progress(), self.run.ledger
-        tally = execution.tally
+        ledger = self.run.ledger
         self._write(
             {
                 "type": "running",

@@ -44,8 +44,8 @@ class AccessLog:
     ) -> None:
         line = {
             "time": time,
-            "path": path,
-            "headers": {name: value for name, value in headers.items() if name not in SECRET},
+            "path": _encodable(path),
+            "headers": {_encodable(name): _encodable(headers[name]) for name in headers if name not in SECRET},
             "body": body,
             "status": status,
             "fault": fault,
@@ -75,6 +75,11 @@ class AccessLog:
                 block = block[os.write(self._fd, block) :]
         except OSError as error:
             self._error = error
+
+
+def _encodable(text: str) -> str:
+    """`text` without the lone surrogates that stand for bytes which are no UTF-8."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 @asynccontextmanager

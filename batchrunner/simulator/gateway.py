@@ -112,7 +112,7 @@ def _choice_body(choice: Choice, index: int) -> dict[str, Any]:
 
 def _steps(choice: Choice) -> Iterator[dict[str, Any]]:
     """What each chunk adds to one choice; the finish reason sits on the last fragment."""
-    deltas = [{"role": "assistant", "content": piece} for piece in pieces(choice.text or "")]
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": piece} for piece in pieces(choice.text or "")]
     for index, call in enumerate(choice.tool_calls):
         deltas += [{"role": "assistant", "tool_calls": [fragment]} for fragment in _fragments(call, index)]
     for delta in deltas[:-1]:

@@ -16,8 +16,9 @@ from batchrunner.simulator.traffic import Call, Traffic
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from batchrunner.simulator.plans import Plan
     from batchrunner.simulator.settings import Settings
-    from batchrunner.simulator.traffic import Counts, Plan
+    from batchrunner.simulator.traffic import Counts
 
 BODY_BYTES = 64 * 2**20
 """Larger requests are refused with 413."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrunner.simulator import asks
-from batchrunner.simulator.allowance import Allowance, Shortfall
-from batchrunner.simulator.answers import Answer, answer
+from batchrunner.simulator import asks, plans
+from batchrunner.simulator.allowance import Allowance
+from batchrunner.simulator.answers import answer
 from batchrunner.simulator.base import Problem
 from batchrunner.simulator.chance import Dice, latency_s, lot
 from batchrunner.simulator.routes import SERVED, route
@@ -20,19 +21,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from batchrunner.simulator.access_log import AccessLog
+    from batchrunner.simulator.answers import Answer
     from batchrunner.simulator.asks import Ask
     from batchrunner.simulator.chance import Fault
+    from batchrunner.simulator.plans import Plan
     from batchrunner.simulator.routes import Route
     from batchrunner.simulator.settings import Settings
 
-JSON, SSE, HTML = "application/json", "text/event-stream", "text/html; charset=utf-8"
-PAGE = b"<!DOCTYPE html><html><head><title>Welcome</title></head><body><h1>It works</h1></body></html>"
-TROUBLE = (
-    Problem(status=500, message="The server had an error while processing your request"),
-    Problem(status=503, message="The engine is currently overloaded, please try again later"),
-)
-GARBAGE = ((HTML, PAGE), (JSON, b'{"id":"chatcmpl-1","choices":[{"index":0,"mess'), (JSON, b'{"ok":true}'), (JSON, b""))
-"""A page, half a reply, a reply to something else, nothing."""
+ECHO_DEPTH = 200
+"""orjson reads deeper values than it writes; bodies with fewer brackets are safe without a look."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +47,6 @@ class Call:
         sent = self.headers.get("authorization") or self.headers.get("api-key", "")
         scheme, _, rest = sent.partition(" ")
         return (rest if scheme.lower() == "bearer" else sent).strip()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How a request is answered. `blocks` are written one after another; `fault` cuts or withholds them."""
-
-    status: int
-    headers: dict[str, str]
-    blocks: list[bytes]
-    streamed: bool = False
-    fault: Fault | None = None
-    latency_s: float = 0.0
-    settle: Callable[[], None] | None = None
-    """Puts the real usage on the key's account, once the answer is there."""
 
 
 @dataclass(slots=True)
@@ -94,7 +77,7 @@ class Traffic:
         log: AccessLog | None = None,
         *,
         monotonic: Callable[[], float] = time.monotonic,
-        utc: Callable[[], datetime] = partial(datetime.now, UTC),
+        utc: Callable[[], datetime] = _utc,
     ) -> None:
         self.counts = Counts()
         self._settings = settings
@@ -123,22 +106,19 @@ class Traffic:
     def _judged(self, call: Call, found: Route, body: Any, allowance: Allowance) -> Plan:
         problem = self._problem(call, found, body)
         if problem:
-            return _refused(found, problem)
+            return plans.refused(found, problem)
         ask, drawn = asks.read(body), lot(self._settings.seed, call.body or b"")
         shortfall = allowance.take(ask.reserved_tokens, now=self._monotonic())
         if shortfall:
-            return _refused(found, _busy(shortfall))
+            return plans.refused(found, plans.busy(shortfall))
         return self._admitted(found, ask, drawn, allowance)
 
     def _admitted(self, found: Route, ask: Ask, drawn: bytes, allowance: Allowance) -> Plan:
         fault = self._dice.fault(drawn)
         said = answer(ask, lot=drawn, seed=self._settings.seed, model=found.dialect.model)
-        if fault == "error":
-            plan, used = _refused(found, _trouble(drawn)), 0
-        else:
-            plan, used = _garbage(drawn) if fault == "garbage" else _answered(found, ask, said), said.total_tokens
+        used = 0 if fault == "error" else said.total_tokens
         return replace(
-            plan,
+            _reply(found, ask, said, drawn, fault),
             fault=fault,
             latency_s=latency_s(drawn, self._settings.latency_s),
             settle=partial(allowance.settle, reserved=ask.reserved_tokens, used=used),
@@ -167,39 +147,20 @@ class Traffic:
         return allowance
 
 
+def _reply(found: Route, ask: Ask, said: Answer, drawn: bytes, fault: Fault | None) -> Plan:
+    if fault == "error":
+        return plans.refused(found, plans.trouble(drawn))
+    if fault == "garbage":
+        return plans.garbage(drawn)
+    return plans.answered(found, ask, said)
+
+
 def _parsed(raw: bytes | None) -> Any:
-    """The body as JSON; None when it is none."""
+    """The body as JSON; None when it is none, or nested too deep to be logged and echoed."""
     try:
-        return orjson.loads(raw or b"")
-    except orjson.JSONDecodeError:
+        body = orjson.loads(raw or b"")
+        if (raw or b"").count(b"{") + (raw or b"").count(b"[") > ECHO_DEPTH:
+            orjson.dumps([[[[[[body]]]]]])
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return None
-
-
-def _busy(shortfall: Shortfall) -> Problem:
-    message = f"Rate limit reached for {shortfall.kind} per minute; try again in {shortfall.wait_s:.3f}s"
-    return Problem(status=429, message=message, limit=shortfall.kind, wait_s=shortfall.wait_s)
-
-
-def _trouble(drawn: bytes) -> Problem:
-    return TROUBLE[drawn[30] % len(TROUBLE)]
-
-
-def _refused(found: Route, problem: Problem) -> Plan:
-    refusal = found.dialect.refusal(problem)
-    headers = {"Content-Type": JSON, **refusal.headers}
-    if problem.wait_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(problem.wait_s)))
-        headers["retry-after-ms"] = str(max(1, math.ceil(problem.wait_s * 1000)))
-    return Plan(status=problem.status, headers=headers, blocks=[orjson.dumps(refusal.body)])
-
-
-def _garbage(drawn: bytes) -> Plan:
-    kind, page = GARBAGE[drawn[31] % len(GARBAGE)]
-    return Plan(status=200, headers={"Content-Type": kind}, blocks=[page])
-
-
-def _answered(found: Route, ask: Ask, said: Answer) -> Plan:
-    if ask.stream:
-        return Plan(status=200, headers={"Content-Type": SSE}, blocks=found.dialect.events(said, ask), streamed=True)
-    body = orjson.dumps(found.dialect.completion(said))
-    return Plan(status=200, headers={"Content-Type": JSON}, blocks=[body])
+    return body
