@@ -36,7 +36,7 @@ class AccessLog:
         try:
             self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise JobError(f"simulator: log {str(self._path)!r}: {error.strerror}; give a file to append to") from error
+            raise JobError(f"{self._place()}: {_reason(error)}; give a file to append to") from error
         self._thread.start()
 
     def add(
@@ -58,7 +58,10 @@ class AccessLog:
         self._thread.join()
         os.close(self._fd)
         if self._error:
-            raise StoreError(f"simulator: log {str(self._path)!r}: {self._error.strerror}") from self._error
+            raise StoreError(f"{self._place()}: {_reason(self._error)}") from self._error
+
+    def _place(self) -> str:
+        return f"simulator: log {str(self._path)!r}"
 
     def _write_until_closed(self) -> None:
         while not self._closing.wait(FLUSH_S):
@@ -75,6 +78,10 @@ class AccessLog:
                 block = block[os.write(self._fd, block) :]
         except OSError as error:
             self._error = error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()
 
 
 def _encodable(text: str) -> str:

@@ -47,9 +47,9 @@ class OpenAI:
 
     def _tools_fault(self, body: Mapping[str, Any]) -> Problem | None:
         tools = body.get("tools")
-        if tools is None or (isinstance(tools, list) and tools and all(isinstance(tool, dict) for tool in tools)):
+        if tools is None or (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
             return None
-        return self._refused("expected a list of one or more objects", "tools", tools)
+        return self._refused("expected a list of objects", "tools", tools)
 
     def _refused(self, message: str, field: str, given: object) -> Problem:
         return Problem(status=400, message=message, field=field, given=given)

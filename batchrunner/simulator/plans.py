@@ -29,6 +29,10 @@ GARBAGE = ((HTML, PAGE), (JSON, b'{"id":"chatcmpl-1","choices":[{"index":0,"mess
 """A page, half a reply, a reply to something else, nothing."""
 
 
+def nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """How a request is answered. `blocks` are written one after another; `fault` cuts or withholds them."""
@@ -39,8 +43,8 @@ class Plan:
     streamed: bool = False
     fault: Fault | None = None
     latency_s: float = 0.0
-    settle: Callable[[], None] | None = None
-    """Puts the real usage on the key's account, once the answer is there."""
+    settle: Callable[[], None] = nothing
+    """Puts the real usage on the key's account, once the answer is there; a refused request has none."""
 
 
 def busy(shortfall: Shortfall) -> Problem:

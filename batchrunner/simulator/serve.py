@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -70,7 +71,7 @@ async def _listen(runner: web.ServerRunner, settings: Settings) -> str:
     try:
         await web.TCPSite(runner, settings.host, settings.port, backlog=BACKLOG).start()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os.strerror(error.errno).lower() if error.errno and error.errno > 0 else str(error)
         raise JobError(f"simulator: cannot listen on {place!r}: {reason}; port 0 takes any free one") from error
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{runner.addresses[0][1]}"
@@ -85,9 +86,10 @@ def _handler(traffic: Traffic, settings: Settings) -> Callable[[web.BaseRequest]
         if request.raw_path == "/health":
             return web.json_response({"status": "ok"})
         plan = traffic.plan(await _read(request))
-        await _wait(plan.latency_s * (FIRST_SHARE if plan.streamed else 1.0))
-        if plan.settle:
-            # Before the first byte goes out: the client books it as soon as it has read the reply.
+        try:
+            await _wait(plan.latency_s * (FIRST_SHARE if plan.streamed else 1.0))
+        finally:
+            # Before the first byte goes out, since the client books what it reads; also when it has gone.
             plan.settle()
         if plan.fault == "stall":
             return await _stall(request, plan, settings.stall_s)

@@ -97,8 +97,8 @@ def _cell_kind(cell: str) -> Kind:
     if match.lastgroup == "int":
         number = abs(int(cell))
         return "int" if number <= _WIDE else "wide" if number < _HUGE else "text"
-    digits = sum(map(str.isdigit, cell))
-    return "float" if digits <= _EXACT_DIGITS else "text"
+    exact = sum(map(str.isdigit, cell)) <= _EXACT_DIGITS or repr(float(cell)) == cell
+    return "float" if exact else "text"
 
 
 def _refuse_too_many(columns: Mapping[str, object]) -> None:

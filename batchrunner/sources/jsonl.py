@@ -36,6 +36,12 @@ class Jsonl:
         with reading(file):
             for some in lines(file):
                 items: list[Item] = []
+                if row >= wanted.stop:
+                    return
+                if wanted.skips(row, row + len(some)):
+                    number += len(some)
+                    row += sum(1 for line in some if line and not line.isspace())
+                    some.clear()
                 for line in some:
                     number += 1
                     if not line or line.isspace():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchrunner.store.view import Source, View
 
-BUCKET_BYTES = 16 * 2**20
+BUCKET_BYTES = 6 * 2**20
 """About how much of the outcomes is held in memory at once."""
 
 FROM_INPUT = ("item_id", "row", "input_file", "input_line")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OURS = b"batchrunner_run"
 """The metadata key that marks a results file as ours; its value is the run's id."""
 
-_GROUP_BYTES = 16 * 2**20
+_GROUP_BYTES = 8 * 2**20
 _GROUP_ROWS = 2**16
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from batchrunner.store.lock import Lock
 
 SEAL_OUTCOMES = 10_000
-SEAL_BYTES = 32 * 2**20
+SEAL_BYTES = 6 * 2**20
 """A journal segment this long becomes a part."""
 
 

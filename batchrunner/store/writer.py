@@ -92,19 +92,27 @@ class Writer:
     async def record(self, outcome: Outcome) -> None:
         """Return once the outcome has been written: a kill does not take it any more.
 
-        Not cancelled half way: it either returns or raises StoreError.
+        Whoever is cancelled while waiting for that does not learn of it, but the outcome is written all the
+        same. Raises StoreError when it cannot be.
         """
         one = entry(outcome)
-        # The tokens are spent: being cancelled here must not lose what they bought.
-        with CancelScope(shield=True):
-            while not self._closed and self._held_bytes and self._held_bytes + len(one.payload) > HELD_BYTES:
-                await self._written.done.wait()
-            batch = self._add(one)
-            await batch.done.wait()
+        if self._crowded(one):
+            await self._wait_for_room(one)
+        batch = self._add(one)
+        await batch.done.wait()
         if batch.fault is not None:
             raise StoreError(str(batch.fault)) from batch.fault
 
     # In the event loop.
+
+    def _crowded(self, one: Entry) -> bool:
+        return self._held_bytes > 0 and self._held_bytes + len(one.payload) > HELD_BYTES and not self._closed
+
+    async def _wait_for_room(self, one: Entry) -> None:
+        # The tokens are spent: being cancelled here must not lose what they bought.
+        with CancelScope(shield=True):
+            while self._crowded(one):
+                await self._written.done.wait()
 
     def _add(self, one: Entry) -> _Batch:
         if self._closed:

@@ -2,45 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import ssl
-from contextvars import ContextVar
-from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Protocol
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import aiohttp
 import httpx
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from aiohttp.payload import Payload
 from yarl import URL
 
+from batchrunner.transport.connection import TRIP, Connection, Connector, Trip
+from batchrunner.transport.translation import translated
+
 if TYPE_CHECKING:
-    import asyncio
+    import ssl
     from collections.abc import AsyncIterator
 
     from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection
-    from aiohttp.streams import StreamReader
-    from aiohttp.tracing import Trace
 
 MAX_HEAD_BYTES = 64 * 1024
 
 _READ_BYTES = 256 * 1024
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
+_FRAMES = frozenset({b"content-length", b"transfer-encoding"})
 _AUTO_HEADERS = frozenset({b"accept", b"accept-encoding", b"user-agent", b"content-type"})
-
-
-class Progress(Protocol):
-    """Told how far a request has come. Put one into `request.extensions["progress"]`."""
-
-    def connected(self, *, reused: bool) -> None:
-        """There is a connection; `reused` if it has carried an earlier request."""
-
-    def sent(self) -> None:
-        """The whole request was handed to the network."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -58,8 +43,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        trip = _Trip(request.extensions.get("progress"))
-        _TRIP.set(trip)
+        trip = Trip(request.extensions.get("progress"))
+        TRIP.set(trip)
         session = self._session or self._open()
         headers, not_added = _headers(request)
         try:
@@ -94,7 +79,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def _open(self) -> aiohttp.ClientSession:
         self._session = aiohttp.ClientSession(
-            connector=_Connector(ssl=self._ssl if self._ssl is not None else True),
+            connector=Connector(ssl=self._ssl if self._ssl is not None else True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=_NO_TIMEOUT,
             trust_env=False,
@@ -106,78 +91,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         return self._session
 
 
-class _Trip:
-    """What the connector and the payload learn about one request."""
-
-    __slots__ = ("fresh", "progress", "protocol", "was_sent")
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.fresh = False
-        self.was_sent = False
-        self.protocol: ResponseHandler | None = None
-
-    def connected(self, protocol: ResponseHandler | None) -> None:
-        self.protocol = protocol
-        if self.progress is not None:
-            self.progress.connected(reused=not self.fresh)
-
-    def sent(self) -> None:
-        self.was_sent = True
-        if self.progress is not None:
-            self.progress.sent()
-
-    def broken(self) -> BaseException | None:
-        """The error that took the connection down; None for one that was closed in order."""
-        error = self.protocol.exception() if self.protocol is not None else None
-        return error if isinstance(error, OSError) else None
-
-
-_TRIP: ContextVar[_Trip] = ContextVar("trip")
-
-
-class _Connection(ResponseHandler):
-    """Tells the reader of a body when its framing turns to garbage; aiohttp's own leaves it waiting."""
-
-    reading: StreamReader | None = None
-
-    @classmethod
-    def made(cls, loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-        return cls(loop)
-
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        super().set_exception(exc, *cause)
-        reading = self.reading
-        if reading is not None and not reading.is_eof() and reading.exception() is None:
-            reading.set_exception(exc, *cause)
-
-
-class _Connector(aiohttp.TCPConnector):
-    """Says which connection a request got. (aiohttp's tracing says it too, for 13 us a request.)"""
-
-    def __init__(self, *, ssl: ssl.SSLContext | bool) -> None:
-        super().__init__(limit=0, ssl=ssl)
-        self._factory = partial(_Connection.made, self._loop)
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Connection:
-        trip = _TRIP.get()
-        connection = await super().connect(req, traces, timeout)
-        trip.connected(connection.protocol)
-        return connection
-
-    async def _create_connection(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:
-        _TRIP.get().fresh = True
-        return await super()._create_connection(req, traces, timeout)
-
-
 class _Bytes(Payload):
     """A request's body, written at once: a status that comes before the upload's end is then always read."""
 
     _autoclose = True
 
-    def __init__(self, value: bytes, trip: _Trip) -> None:
+    def __init__(self, value: bytes, trip: Trip) -> None:
         super().__init__(value)
         self._size = len(value)
         self._trip = trip
@@ -196,10 +115,11 @@ class _Bytes(Payload):
 class _Body(httpx.AsyncByteStream):
     """The reply's bytes as they come in. Closing it early closes the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse, trip: _Trip) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, trip: Trip) -> None:
         self._response = response
         self._trip = trip
-        if isinstance(trip.protocol, _Connection):
+        self._framed = any(name.lower() in _FRAMES for name, _ in response.raw_headers)
+        if isinstance(trip.protocol, Connection):
             trip.protocol.reading = response.content
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -214,7 +134,7 @@ class _Body(httpx.AsyncByteStream):
         if chunk:
             return chunk
         # Where the end of the connection is the end of the body, a reset looks like an end.
-        if (cause := self._trip.broken()) is not None:
+        if not self._framed and (cause := self._trip.broken()) is not None:
             raise translated(cause, was_sent=True) from cause
         raise StopAsyncIteration
 
@@ -239,7 +159,7 @@ def _headers(request: httpx.Request) -> tuple[list[tuple[str, str]], list[str] |
     return told, [name.decode("ascii") for name in missing] or None
 
 
-async def _payload(request: httpx.Request, trip: _Trip) -> _Bytes | None:
+async def _payload(request: httpx.Request, trip: Trip) -> _Bytes | None:
     body = request.read() if isinstance(request.stream, httpx.ByteStream) else await request.aread()
     if body:
         return _Bytes(body, trip)
@@ -254,40 +174,3 @@ def _timeout(request: httpx.Request) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(
         total=None, connect=asked.get("pool"), sock_connect=asked.get("connect"), sock_read=asked.get("read")
     )
-
-
-_TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
-    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
-    (TimeoutError, httpx.ReadTimeout),
-    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
-    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
-    (aiohttp.ClientConnectorError, httpx.ConnectError),
-    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
-    (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
-    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
-    (HttpProcessingError, httpx.RemoteProtocolError),
-    (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
-    (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
-    (ValueError, httpx.LocalProtocolError),
-)
-
-
-def translated(error: BaseException, *, was_sent: bool) -> httpx.TransportError:
-    """The same trouble as httpx's clients know it. The text names no URL: that of a proxy may hold a password."""
-    for known, meant in _TRANSLATIONS:
-        if isinstance(error, known):
-            return meant(_text(error))
-    return (httpx.ReadError if was_sent else httpx.WriteError)(_text(error))
-
-
-def _text(error: BaseException) -> str:
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the connection was closed without an answer"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return f"{error.status} {error.message}".split("\n", 1)[0]
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None):
-        return f"TLS: {cause.reason.lower().replace('_', ' ')}"
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return cause.strerror or "" if isinstance(cause, socket.gaierror) else os.strerror(cause.errno).lower()
-    return str(cause)

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from batchrunner.transport.attempt import Attempt
 
-_MAX_TAIL_BYTES = 64 * 1024
-
 
 class Incoming:
     """Takes one reply in.
@@ -82,17 +80,12 @@ class Incoming:
         )
 
     async def _take(self, stream: AsyncIterable[bytes], body: Body) -> None:
-        tail = 0
         try:
             async for chunk in stream:
-                if body.done:
-                    tail += len(chunk)
-                    if tail > _MAX_TAIL_BYTES:
-                        return
-                elif body.feed(chunk):
+                if not body.done and body.feed(chunk):
                     self.attempt.content()
-                    if body.done:
-                        self.attempt.finish()
+                if body.done:
+                    self.attempt.finish()
         except httpx.RemoteProtocolError:
             if not body.done:
                 self._cut = "the connection was closed before the end of the reply"

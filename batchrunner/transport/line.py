@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from batchrunner.records import Request
-    from batchrunner.transport.adapter import Progress
+    from batchrunner.transport.connection import Progress
 
     Headers = tuple[tuple[bytes, bytes], ...]
 

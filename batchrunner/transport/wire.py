@@ -51,7 +51,6 @@ class Wire:
         self._proxy = proxy
         self._transport = transport or AiohttpTransport(ssl_context=tls_context(ca_file))
         self._watch = Watch(now)
-        self._now = now
 
     async def __aenter__(self) -> Wire:
         raise_open_files()

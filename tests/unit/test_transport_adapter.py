@@ -14,7 +14,7 @@ from faulty_server import FaultyServer, plain, streamed
 from batchrunner.errors import RequestError
 from batchrunner.records import Request
 from batchrunner.transport import AiohttpTransport, Clocks, Wire
-from batchrunner.transport.adapter import translated
+from batchrunner.transport.translation import translated
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

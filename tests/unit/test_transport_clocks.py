@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ pytestmark = pytest.mark.anyio
 EVENTS = {"Content-Type": "text/event-stream"}
 REQUEST = Request(path="/v1/chat/completions", body=b"{}", stream=True, key="k")
 SHORT_S = 0.15
-LATE_S = 0.35
+LATE_S = 1.0
 
 
 async def sent(server: FaultyServer, clocks: Clocks, *replies: Mapping[str, Any], left_s: float | None = None) -> Reply:
@@ -92,7 +91,7 @@ async def test_the_idle_clock_runs_between_bytes_of_content(server: FaultyServer
 async def test_the_attempt_clock_ends_what_never_stops_talking(server: FaultyServer, body: str) -> None:
     drip = {"end": "drip_forever", "headers": {"Content-Type": "application/json"}, "body": body, "pause_ms": 20}
 
-    error = await timed_out(server, Clocks(attempt_s=SHORT_S, idle_s=0.1), drip)
+    error = await timed_out(server, Clocks(attempt_s=SHORT_S), drip)
 
     assert error.went_out
     assert str(error) == f"the reply of 127.0.0.1:{server.port} did not end within 0.15 s (timeouts.attempt_s)"
@@ -100,9 +99,9 @@ async def test_the_attempt_clock_ends_what_never_stops_talking(server: FaultySer
 
 async def test_one_long_event_is_content_all_along(server: FaultyServer) -> None:
     body = 'data: {"a": "' + "y" * 300 + '"}\n\ndata: [DONE]\n\n'
-    slow = {"headers": EVENTS, "body": body, "chunk_bytes": 30, "pause_ms": 40}
+    slow = {"headers": EVENTS, "body": body, "chunk_bytes": 30, "pause_ms": 60}
 
-    reply = await sent(server, Clocks(idle_s=SHORT_S), slow)
+    reply = await sent(server, Clocks(idle_s=2 * SHORT_S), slow)
 
     assert (reply.done, reply.latency_s > 2 * SHORT_S) == (True, True)
 
@@ -202,7 +201,6 @@ async def test_the_end_of_a_wire_closes_what_it_kept(server: FaultyServer) -> No
 
     assert await server.quiet()
     assert {task for task in asyncio.all_tasks() - tasks if "faulty" not in repr(task)} == set()
-    gc.collect()
 
 
 async def test_an_error_leaves_the_block_of_a_wire_as_it_is() -> None:
