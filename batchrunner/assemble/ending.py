@@ -126,6 +126,7 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
         "labels": dict(told.job.labels),
         "max_cost_usd": told.job.budget.max_cost_usd,
         "pace": _pace(told),
+        "latency": _latency(tally),
         "commands": ready,
     }
 
@@ -149,9 +150,12 @@ def _pace(told: Told) -> str | None:
     text = f"{per_minute:,.0f} requests a minute"
     if told.limit_per_minute:
         text += f" of {told.limit_per_minute:,.0f} allowed"
-    text += f", {told.throttled:,} x 429"
+    return f"{text}, {told.throttled:,} x 429"
+
+
+def _latency(tally: Tally) -> str | None:
     p50, p95 = tally.latency.quantile(0.5), tally.latency.quantile(0.95)
-    return text + (f", latency p50 {p50:.2g} s, p95 {p95:.2g} s" if p50 is not None and p95 is not None else "")
+    return None if p50 is None or p95 is None else f"p50 {p50:.2g} s, p95 {p95:.2g} s"
 
 
 def fatal(error: BatchrunnerError, job: JobSpec, run: Path, command: str) -> dict[str, Any]:

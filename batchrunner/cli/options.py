@@ -115,13 +115,16 @@ def directory_of(job: JobSpec, given: Mapping[str, Any]) -> Path:
     from batchrunner import spec
 
     shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
-    return spec.run_dir(
+    directory = spec.run_dir(
         job,
         runs_dir=given.get("runs_dir"),
         out=given.get("out"),
         shard=shard,
         simulate=bool(given.get("simulate")),
     )
+    # `jobs/../runs` reads badly; where a link makes it another place than `runs`, it stays.
+    short = type(directory)(os.path.normpath(directory))
+    return short if short.resolve() == directory.resolve() else directory
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 WIDTH = 80
-MOST_TYPES = 3
+MOST_LINES, MOST_TYPES = 12, 3
 
 
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
@@ -28,10 +28,10 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     if summary["possibly_billed"]:
         lines.append(f"billed   {summary['possibly_billed']:,} requests went out and brought no answer: maybe billed")
     lines.append(_used(summary))
-    if summary.get("pace"):
-        lines.append(f"pace     {summary['pace']}")
-    lines = [text.cut(text.clean(line), WIDTH) for line in lines[:9]]
-    return [*lines, *(f"{name:<8} {command}" for name, command in summary.get("commands", {}).items())][:12]
+    lines += [f"{name:<8} {summary[name]}" for name in ("pace", "latency") if summary.get(name)]
+    ready = [f"{name:<8} {command}" for name, command in summary.get("commands", {}).items()]
+    lines = [text.cut(text.clean(line), WIDTH) for line in lines[: MOST_LINES - len(ready)]]
+    return [*lines, *ready]
 
 
 def _head(summary: Mapping[str, Any]) -> str:
