@@ -1,30 +1,35 @@
-"""Strings that can be stored, and messages that give nothing away."""
+"""Strings that can be stored, JSON that cannot break the reader, and messages that give nothing away."""
 
 from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from batchrunner.errors import RequestError
-
-if TYPE_CHECKING:
-    from batchrunner.errors import ErrorType
-
 MOST_CHARS = 2_000
+_MOST_LOOKED_AT = 4 * MOST_CHARS
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_TAGS = re.compile(r"<(?:script|style)\b.*?</(?:script|style)>|<[^>]*>", re.IGNORECASE | re.DOTALL)
-_KEYS = re.compile(r"\b(?:sk|pk|key)-[\w*.-]{6,}|(?<=Bearer )\S+", re.IGNORECASE)
-_SPACE = re.compile(r"\s+")
+_SCRIPTS = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+# No "<" inside: a text of nothing but "<" would take time by the square of its length.
+_TAGS = re.compile(r"<[/!?a-z][^<>]*(?:>|\Z)", re.IGNORECASE)
+_BLANKS = re.compile(r"[\s\x00-\x1f\x7f]+")
+_KEYS = re.compile(
+    r"\b(?:sk|pk|rk|key)-[\w*.-]{4,}"
+    r"|(?<=bearer )(?!(?:tokens?|auth\w*|key|scheme|prefix|header|format|is|was|and|or)\b)[^\s\"']+"
+    r"|\b\d+\|[A-Za-z0-9]{16,}"
+    r"|\beyJ[\w-]{8,}\.[\w.-]+",
+    re.IGNORECASE,
+)
+_HALF_A_VALUE = re.compile(r"[\w.+\\-]{0,9}")
 
 
 def storable(text: str) -> str:
     """The text with lone surrogates as U+FFFD; a pair that was split over two deltas becomes its character."""
     if text.isascii() or not _SURROGATES.search(text):
         return text
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def text_or_none(value: Any) -> str | None:
@@ -33,7 +38,8 @@ def text_or_none(value: Any) -> str | None:
 
 def message(text: str) -> str:
     """An error message as it is stored: one line, without tags and keys, capped."""
-    plain = _KEYS.sub("***", _SPACE.sub(" ", _TAGS.sub(" ", storable(text[: 20 * MOST_CHARS])))).strip()
+    plain = _TAGS.sub(" ", _SCRIPTS.sub(" ", storable(text[:_MOST_LOOKED_AT])))
+    plain = _KEYS.sub("***", _BLANKS.sub(" ", plain)).strip()
     return plain if len(plain) <= MOST_CHARS else plain[: MOST_CHARS - 1] + "…"
 
 
@@ -42,21 +48,24 @@ def parse_json(body: bytes | str) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
+        # A byte order mark, NaN, lone surrogates, bytes that are no UTF-8: the lenient parser takes them.
+        text = body.decode("utf-8", "replace") if isinstance(body, bytes) else body
     try:
         return json.loads(text.lstrip("\ufeff \t\r\n"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
+def stops_early(error: ValueError) -> bool:
+    """Whether `parse_json` met JSON that breaks off, rather than JSON that goes wrong."""
+    if not isinstance(error, json.JSONDecodeError) or error.doc[:1] not in ("{", "[") or error.msg == "Extra data":
+        return False
+    return error.msg.startswith("Unterminated") or _HALF_A_VALUE.fullmatch(error.doc[error.pos :].rstrip()) is not None
+
+
 def dump_json(value: Any) -> str:
     """Compact JSON that can be stored."""
     try:
         return orjson.dumps(value).decode()
-    except (TypeError, orjson.JSONEncodeError):
+    except TypeError:
         return storable(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-
-
-def unreadable(text: str, error_type: ErrorType = "malformed", *, status: int | None = 200) -> RequestError:
-    return RequestError(text, verdict="retry", error_type=error_type, status=status, went_out=True)

@@ -10,35 +10,35 @@ from batchrunner.records import UNKNOWN_USAGE, Usage
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAMES = ("usage", "usage_from_consumer", "usage_from_provider")
+_HOLDERS = ("usage", "usage_from_consumer", "usage_from_provider")
 _MOST = 2**63 - 1
 _DIGITS = re.compile(r"[0-9]{1,19}")
 
 
 def reported(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage object of a reply or chunk, under any of its names."""
-    for name in NAMES:
-        if isinstance(found := reply.get(name), dict):
-            return found
+    """The usage object of a reply or chunk, under the first of its names that holds one."""
     groq = reply.get("x_groq")
-    found = groq.get("usage") if isinstance(groq, dict) else None
-    return found if isinstance(found, dict) else None
+    for found in (*map(reply.get, _HOLDERS), groq.get("usage") if isinstance(groq, dict) else None):
+        if isinstance(found, dict) and any(value is not None for value in found.values()):
+            return found
+    return None
 
 
 def read_usage(found: Mapping[str, Any] | None) -> Usage:
     """Usage with None for whatever is missing or no count. A missing total is the sum when both parts are known."""
     if not found:
         return UNKNOWN_USAGE
-    prompt = tokens(found.get("prompt_tokens", found.get("input_tokens")))
-    completion = tokens(found.get("completion_tokens", found.get("output_tokens")))
+    prompt = _first(found, "prompt_tokens", "input_tokens")
+    completion = _first(found, "completion_tokens", "output_tokens")
     total = tokens(found.get("total_tokens"))
-    if total is None and "total_tokens" not in found and prompt is not None and completion is not None:
-        total = prompt + completion
+    if found.get("total_tokens") is None and prompt is not None and completion is not None:
+        total = tokens(prompt + completion)
+    cached = _detail(found, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=total,
-        cached_tokens=_detail(found, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens"),
+        cached_tokens=tokens(found.get("prompt_cache_hit_tokens")) if cached is None else cached,
         reasoning_tokens=_detail(found, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
     )
 
@@ -52,6 +52,10 @@ def tokens(value: Any) -> int | None:
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
     return value if isinstance(value, int) and 0 <= value <= _MOST else None
+
+
+def _first(found: Mapping[str, Any], *names: str) -> int | None:
+    return next((count for name in names if (count := tokens(found.get(name))) is not None), None)
 
 
 def _detail(found: Mapping[str, Any], groups: tuple[str, ...], name: str) -> int | None:

@@ -1,0 +1,77 @@
+"""The README tells the same story as the program."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from driving import batchrunner
+
+from batchrunner import spec
+from batchrunner.schema import OUTCOME
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def test_it_shows_the_real_help():
+    shown = batchrunner("run", "--help", env={"COLUMNS": "100"}).out
+
+    assert shown.strip() in README
+
+
+def test_it_lists_the_providers_as_they_are():
+    for line in batchrunner("providers", "--json").out.splitlines():
+        facts = json.loads(line)
+        row = f"| {facts['name']} | `{facts['endpoint']}` | {facts['key_variable']} |"
+        assert row in README
+
+
+def test_it_names_every_results_column():
+    table = README[README.index("## Output") : README.index("## Providers")]
+
+    assert [name for name in OUTCOME.names if not re.search(rf"\b{name}\b", table)] == []
+
+
+def test_its_job_file_is_valid_and_complete(tmp_path):
+    (text,) = blocks("toml")
+    job = tmp_path / "job.toml"
+    job.write_text(text)
+
+    loaded = spec.load(job, params={"ds": "2026-11-20"})
+
+    document = tomllib.loads(text)
+    for section in ("input", "provider", "limits", "retry", "timeouts", "budget", "output"):
+        known = set(type(getattr(loaded, section)).model_fields)
+        assert known - set(document[section]) == set(), section
+
+
+def test_it_names_every_exit_status():
+    table = README[README.index("## Exit status") :]
+
+    for code in (0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 15, 16, 17, 129, 130, 143):
+        assert re.search(rf"^\|[^|]*\b{code}\b", table, re.MULTILINE), code
+
+
+def test_its_commands_are_those_of_the_project():
+    commands = "\n".join(blocks("sh"))
+
+    assert "batchrunner run jobs/quickstart.toml --simulate" in commands
+    assert "tests/check" in commands
+    assert (ROOT / "tests" / "check").stat().st_mode & 0o111
+    assert "tests/check" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda job: job.stem)
+def test_every_job_file_runs(job, tmp_path):
+    ended = batchrunner("run", job, "--simulate", "--limit", 20, "--rpm", "none", "--out", tmp_path / "run", "--json")
+
+    assert ended.code == 0, ended.err
+    assert ended.summary["items"]["succeeded"] == 20
