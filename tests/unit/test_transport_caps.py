@@ -48,7 +48,10 @@ async def refused(
     return caught.value
 
 
-@pytest.mark.parametrize("data", [gzip.compress(ANSWER), gzip.compress(ANSWER[:5]) + gzip.compress(ANSWER[5:])])
+TWO_MEMBERS = gzip.compress(ANSWER[:5]) + gzip.compress(ANSWER[5:])
+
+
+@pytest.mark.parametrize("data", [gzip.compress(ANSWER), TWO_MEMBERS], ids=["one member", "two members"])
 async def test_gzip_is_read_although_nobody_asked(server: FaultyServer, data: bytes) -> None:
     assert (await sent(server, packed(data))).body == ANSWER
 
