@@ -91,7 +91,7 @@ class Execution:
             async with AsyncExitStack() as stack:
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
-                writer = await stack.enter_async_context(Writer(self.run))
+                writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
                 group.start_soon(self._obey_signals)

@@ -13,6 +13,11 @@ if TYPE_CHECKING:
     from batchrunner.providers.base import Provider
 
 _NO_DIALECTS = {"base", "building"}
+_CONTRACT = (
+    "name", "title", "base_url", "path", "key_variable", "streaming", "tools", "requests_per_minute",
+    "requests_per_key", "normalise", "headers", "warnings", "build", "parse",
+)  # fmt: skip
+"""What `base.Provider` asks for; a user's own may lack something."""
 
 
 def available() -> list[str]:
@@ -35,6 +40,8 @@ def load(kind: str) -> Provider:
 
 def _load_own(kind: str) -> Provider:
     module, _, name = kind.partition(":")
+    if not module or not name:
+        raise JobError(f"provider.kind: expected 'package.module:PROVIDER', got {kind!r}")
     try:
         provider: Provider = getattr(importlib.import_module(module), name)
     except ImportError as error:
@@ -43,4 +50,7 @@ def _load_own(kind: str) -> Provider:
         raise JobError(
             f"provider.kind: module {module!r} has no {name!r}; expected 'package.module:PROVIDER'"
         ) from None
+    missing = [word for word in _CONTRACT if not hasattr(provider, word)]
+    if missing:
+        raise JobError(f"provider.kind: {kind!r} is no provider: it has no {', '.join(missing)} (providers/base.py)")
     return provider

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -24,12 +25,14 @@ def fields_of(ask: Mapping[str, Any]) -> dict[str, Any]:
     """The body: messages, the fields that are set, and `extra` at the root. Raises BadRow."""
     body = {"messages": checked_messages(ask.get("messages"))}
     body |= {name: value for name, value in ask.items() if name not in APART and value is not None}
-    extra = ask.get("extra") or {}
+    extra = ask.get("extra")
+    if extra is None:
+        return body
     if not isinstance(extra, dict):
         raise BadRow(f"extra: expected an object, got {kind_of(extra)}")
-    clash = sorted(set(extra) & set(body))
+    clash = sorted(map(str, extra.keys() & body.keys()))
     if clash:
-        raise BadRow(f"extra: {clash[0]!r} is given as a field of its own already")
+        raise BadRow(f"extra: expected fields that are not given on their own, got {clash[0]!r}")
     return body | extra
 
 
@@ -37,8 +40,10 @@ def checked_messages(messages: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
         raise BadRow(f"messages: expected a list of at least one message, got {kind_of(messages)}")
     for number, message in enumerate(messages):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        if not isinstance(message, dict):
             raise BadRow(f"messages[{number}]: expected an object with a role, got {kind_of(message)}")
+        if not isinstance(message.get("role"), str) or not message["role"]:
+            raise BadRow(f"messages[{number}].role: expected a text, got {kind_of(message.get('role'))}")
     return messages
 
 
@@ -48,28 +53,39 @@ def kind_of(value: Any) -> str:
         return "nothing"
     if isinstance(value, list):
         return "an empty list" if not value else f"a list of {len(value)}"
-    return repr(value) if isinstance(value, int | float | bool) else f"{type(value).__name__} {str(value)[:60]!r}"
+    if isinstance(value, dict):
+        return "an object"
+    return repr(value)[:80] if isinstance(value, int | float) else repr(str(value)[:60])
 
 
 def encode(body: Mapping[str, Any]) -> bytes:
     """The body as it is sent. Raises BadRow for what JSON has no word for."""
     try:
         data = orjson.dumps(body)
-    except (TypeError, orjson.JSONEncodeError) as error:
-        raise BadRow(f"request cannot be written as JSON: {str(error)[:200]}") from None
+    except TypeError as error:
+        field = next((name for name, value in body.items() if not _can_be_written(value)), "request")
+        raise BadRow(f"{field}: expected what JSON can say, got something else ({str(error)[:200]})") from None
     # orjson writes NaN and infinities as null: what was asked would silently become something else.
     if b"null" in data:
         _refuse_no_numbers(body, "")
     return data
 
 
+def _can_be_written(value: Any) -> bool:
+    try:
+        orjson.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
 def _refuse_no_numbers(value: Any, at: str) -> None:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         raise BadRow(f"{at.lstrip('.')}: expected a number, got {value!r}")
     if isinstance(value, dict):
         for name, inner in value.items():
             _refuse_no_numbers(inner, f"{at}.{name}")
-    elif isinstance(value, list):
+    elif isinstance(value, list | tuple):
         for number, inner in enumerate(value):
             _refuse_no_numbers(inner, f"{at}[{number}]")
 
@@ -78,7 +94,7 @@ def request_key(name: str, endpoint: Endpoint, path: str, body: Mapping[str, Any
     """Hash of what is bought: the same for any order of keys, whatever the volatile fields hold."""
     bought = dict(body)
     for dotted in endpoint.volatile:
-        bought = _without(bought, dotted.removeprefix("extra.").split("."))
+        bought = _without(bought, dotted.removeprefix("extra."))
     digest = hashlib.blake2b(digest_size=16)
     for piece in (name, endpoint.base_url, path):
         digest.update(piece.encode() + b"\0")
@@ -86,22 +102,30 @@ def request_key(name: str, endpoint: Endpoint, path: str, body: Mapping[str, Any
     return digest.hexdigest()
 
 
-def _without(body: dict[str, Any], steps: list[str]) -> dict[str, Any]:
-    head, *rest = steps
-    if head not in body:
-        return body
-    if not rest:
-        return {name: value for name, value in body.items() if name != head}
-    inner = body[head]
-    return {**body, head: _without(inner, rest)} if isinstance(inner, dict) else body
+def _without(table: dict[str, Any], dotted: str) -> dict[str, Any]:
+    """The table without the field; a name may itself hold dots."""
+    if dotted in table:
+        return {name: value for name, value in table.items() if name != dotted}
+    head, _, rest = dotted.partition(".")
+    inner = table.get(head)
+    return {**table, head: _without(inner, rest)} if rest and isinstance(inner, dict) else table
+
+
+def plain_id(value: Any) -> str | None:
+    """An id as text. A column of whole numbers with gaps arrives as floats."""
+    if value is None or isinstance(value, bool | list | dict):
+        return None
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
 
 
 def segment(value: Any, name: str) -> str:
     """One percent-encoded step of a path. Raises BadRow for what could lead elsewhere."""
-    text = str(value)
-    odd = [c for c in text if c in "/\\?#" or ord(c) < 33 or ord(c) == 127]
+    text = plain_id(value) or ""
+    odd = any(c in "/\\?#" or ord(c) < 32 or 127 <= ord(c) < 160 or "\ud800" <= c <= "\udfff" for c in text)
     if not text or odd or text in (".", "..") or len(text) > MOST_SEGMENT_CHARS:
-        raise BadRow(f"{name}: expected an id without / \\ ? # or spaces, of at most 128 characters, got {text[:60]!r}")
+        raise BadRow(
+            f"{name}: expected an id of at most {MOST_SEGMENT_CHARS} characters without / \\ ? #, got {kind_of(value)}"
+        )
     return quote(text, safe="")
 
 
@@ -113,9 +137,8 @@ def prompt_chars(body: Mapping[str, Any]) -> int:
         if isinstance(content, str):
             count += len(content)
         elif isinstance(content, list):
-            count += sum(
-                len(part["text"]) for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)
-            )
+            texts = (part.get("text") for part in content if isinstance(part, dict))
+            count += sum(len(text) for text in texts if isinstance(text, str))
     tools = body.get("tools")
     return count + (len(orjson.dumps(tools)) if isinstance(tools, list) else 0)
 
@@ -128,14 +151,24 @@ def most_tokens(body: Mapping[str, Any]) -> int | None:
     return None
 
 
+def choices(body: Mapping[str, Any]) -> int:
+    count = body.get("n")
+    return count if isinstance(count, int) and count > 0 else 1
+
+
 def clean_base_url(base_url: str, *, ends: tuple[str, ...]) -> str:
     """A base URL without trailing slash and without the `ends` that SDK samples put behind it. Raises JobError."""
-    parts = urlsplit(base_url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JobError(f"provider.base_url: expected an address such as 'https://api.example.com', got {base_url!r}")
+    try:
+        parts = urlsplit(base_url.strip())
+        odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
+    except ValueError:
+        odd = True
+    if odd or "@" in parts.netloc:
+        # Not shown: the address may hold a password.
+        raise JobError("provider.base_url: expected an address such as 'https://api.example.com', without a password")
     if parts.query or parts.fragment:
-        raise JobError(f"provider.base_url: expected no ? or #, got {base_url!r}")
-    url = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+        raise JobError(f"provider.base_url: expected no ? or # behind {parts.scheme}://{parts.netloc}{parts.path}")
+    url = f"{parts.scheme}://{parts.netloc.lower()}{parts.path}".rstrip("/")
     for end in ends:
         url = url.removesuffix(end).rstrip("/")
     return url
@@ -152,10 +185,16 @@ def number_between(body: Mapping[str, Any], name: str, low: float, high: float) 
 def at_least_one(body: Mapping[str, Any], *names: str) -> None:
     for name in names:
         value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if isinstance(value, int | float) and (isinstance(value, bool) or not value >= 1 or value != value // 1):
             raise BadRow(f"{name}: expected a whole number of at least 1, got {kind_of(value)}")
 
 
 def tools_are_a_list(body: Mapping[str, Any]) -> None:
     if body.get("tools") is not None and not isinstance(body["tools"], list):
         raise BadRow(f"tools: expected an array, got {kind_of(body['tools'])}")
+
+
+def stream_is_a_flag(body: Mapping[str, Any]) -> None:
+    # The Accept header follows it, so a text that a server would take for true is no way to say it.
+    if body.get("stream") is not None and not isinstance(body["stream"], bool):
+        raise BadRow(f"stream: expected true or false, got {kind_of(body['stream'])}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.errors import BadRow
 from batchrunner.providers import building
 from batchrunner.providers.openai import OpenAI
+from batchrunner.providers.reading import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,17 +25,27 @@ class Gateway(OpenAI):
     tools = "array"
     # Its maintainers documented that concurrent requests on one key can receive each other's answers.
     requests_per_key = 1
+    habits = Habits(
+        advice=(
+            ("session_not_found", "switch on session automation for the account, or give a session_id"),
+            ("model_not_found", "correct request.model"),
+        )
+    )
 
     def normalise(self, base_url: str) -> str:
-        return building.clean_base_url(base_url, ends=("/chat/completions", "/api/v1"))
+        return building.clean_base_url(base_url, ends=("/chat/completions", "/v1", "/api"))
 
     def check(self, body: Mapping[str, Any]) -> None:
         building.tools_are_a_list(body)
 
     def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
+        # Documented: "Tool calling requires streaming mode and 'text/event-stream' Accept header".
         body["stream"] = bool(body.get("tools")) or body.get("stream") is True
-        if ask.get("session_id") is not None:
-            body["session_id"] = str(ask["session_id"])
+        session_id = building.plain_id(ask.get("session_id"))
+        if session_id is not None and "session_id" in body:
+            raise BadRow("extra: expected fields that are not given on their own, got 'session_id'")
+        if session_id is not None:
+            body["session_id"] = session_id
 
 
 PROVIDER = Gateway()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BadRow, JobError
 from batchrunner.providers import building
-from batchrunner.providers.reading import read
+from batchrunner.providers.reading import NO_HABITS, read
 from batchrunner.records import Request
 
 if TYPE_CHECKING:
@@ -29,13 +29,16 @@ class OpenAI:
     tools = "array"
     requests_per_minute: float | None = None
     requests_per_key: int | None = None
-    signs_in_by_403 = False
+    habits = NO_HABITS
+    """Where its errors differ from the table."""
 
     def normalise(self, base_url: str) -> str:
-        return building.clean_base_url(base_url, ends=("/chat/completions",))
+        url = building.clean_base_url(base_url, ends=("/chat/completions",))
+        return f"{url}/v1" if url == "https://api.openai.com" else url
 
     def headers(self, key: str | None, endpoint: Endpoint) -> dict[str, str]:
-        headers = {"content-type": "application/json", **endpoint.headers}
+        headers = {name.lower(): value for name, value in endpoint.headers.items()}
+        headers["content-type"] = "application/json"
         if key is not None:
             headers["authorization"] = f"Bearer {bearer(key)}"
         return headers
@@ -46,6 +49,7 @@ class OpenAI:
     def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = _NOTHING) -> Request:
         path = self.path_for(ask)
         body = building.fields_of(ask)
+        building.stream_is_a_flag(body)
         self.check(body)
         self.complete(body, ask)
         sent = {name: value for name, value in body.items() if name not in without} if without else body
@@ -53,15 +57,15 @@ class OpenAI:
         return Request(
             path=path,
             body=data,
-            stream=body.get("stream") is True,
+            stream=sent.get("stream") is True,
             key=building.request_key(self.name, endpoint, path, body),
-            agent_id=None if ask.get("agent_id") is None else str(ask["agent_id"]),
+            agent_id=building.plain_id(ask.get("agent_id")),
             model=body["model"] if isinstance(body.get("model"), str) else None,
-            session_id=None if ask.get("session_id") is None else str(ask["session_id"]),
+            session_id=building.plain_id(ask.get("session_id")),
             prompt_chars=building.prompt_chars(body),
             max_tokens=building.most_tokens(body),
-            choices=body["n"] if isinstance(body.get("n"), int) and body["n"] > 0 else 1,
-            warnings=self.oddities(body),
+            choices=building.choices(body),
+            warnings=self.oddities(ask),
         )
 
     def path_for(self, ask: Mapping[str, Any]) -> str:
@@ -80,18 +84,18 @@ class OpenAI:
         if body.get("stream") is True and "stream_options" not in body:
             body["stream_options"] = {"include_usage": True}
 
-    def oddities(self, body: Mapping[str, Any]) -> tuple[str, ...]:
+    def oddities(self, ask: Mapping[str, Any]) -> tuple[str, ...]:
         """What a person should know of a request that is sent all the same."""
         return ()
 
     def parse(self, reply: Reply, *, max_wait_s: float = 300.0) -> Completion:
-        return read(reply, max_wait_s=max_wait_s, signs_in_by_403=self.signs_in_by_403)
+        return read(reply, max_wait_s=max_wait_s, habits=self.habits)
 
 
 def bearer(key: str) -> str:
     """The key as it stands behind `Bearer`. Raises JobError for what no header can hold, without showing it."""
     plain = key.strip()
-    if plain.lower().startswith("bearer "):
+    while plain.lower().startswith("bearer "):
         plain = plain[7:].strip()
     if not plain or not all("!" <= c <= "~" for c in plain):
         raise JobError("the key holds characters that no header can carry (expected visible ASCII, without spaces)")

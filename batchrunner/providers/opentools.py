@@ -28,12 +28,15 @@ class OpenTools(OpenAI):
 
     def check(self, body: Mapping[str, Any]) -> None:
         super().check(body)
+        for name in ("max_tokens", "max_completion_tokens"):
+            if isinstance(body.get(name), str):
+                raise BadRow(f"{name}: expected a whole number of at least 1, got {building.kind_of(body[name])}")
         choice = body.get("tool_choice")
         if choice is not None and not isinstance(choice, dict):
             raise BadRow(f"tool_choice: OpenTools expects an object, got {building.kind_of(choice)}")
 
     def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
-        pass
+        """Nothing: its documentation names no stream_options."""
 
 
 PROVIDER = OpenTools()

@@ -7,7 +7,9 @@ from urllib.parse import urlsplit
 
 from batchrunner.errors import BadRow, JobError
 from batchrunner.providers import building
+from batchrunner.providers.building import APART
 from batchrunner.providers.openai import OpenAI
+from batchrunner.providers.reading import Habits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 ROLES = ("system", "user", "assistant")
 """Of the compatible endpoint; its documentation names no others."""
+DOCUMENTED = frozenset({"messages", "temperature", "model", "tools", "stream"})
 
 
 class Tess(OpenAI):
@@ -30,8 +33,14 @@ class Tess(OpenAI):
     tools = 'text, such as "no-tools"'
     # A public client states one request a second for a token; no official figure is known.
     requests_per_minute = 60.0
-    # Bad, expired and missing keys are answered with 403 (docs.tess.im/en/errors).
-    signs_in_by_403 = True
+    habits = Habits(
+        # Bad, expired and missing keys are answered with 403 (docs.tess.im/en/errors).
+        signs_in_by_403=True,
+        advice=(
+            ("workspace", "set provider.workspace_id"),
+            ("base_url", "the legacy host tess.pareto.io needs /api behind it, api.tess.im does not"),
+        ),
+    )
 
     def normalise(self, base_url: str) -> str:
         """Also from the SDK's form, `https://api.tess.im/agents/8794/openai`, whose agent the job names on its own."""
@@ -68,7 +77,11 @@ class Tess(OpenAI):
             raise BadRow(f"tools: Tess expects a text such as 'no-tools', got {building.kind_of(body['tools'])}")
 
     def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
-        pass
+        """Nothing: whatever is added could be taken for an input of the agent."""
+
+    def oddities(self, ask: Mapping[str, Any]) -> tuple[str, ...]:
+        unknown = sorted(name for name, value in ask.items() if value is not None and name not in DOCUMENTED | APART)
+        return tuple(f"{name}: Tess documents no such field; the agent may ignore it" for name in unknown)
 
 
 PROVIDER = Tess()

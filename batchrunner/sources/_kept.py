@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batchrunner.sources._input import Input
 
 _BATCH_BYTES = 16 << 20
+_BATCH_ROWS = 8192
 _ARROW = {"int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "json": pa.string()}
 _PLACE = [
     pa.field("row", pa.int64()),
@@ -82,7 +83,6 @@ def result_batches_input(
     apart: Collection[str] = (),
     shard: tuple[int, int] | None = None,
     stop: int | None = None,
-    batch_rows: int = 8192,
 ) -> Iterator[pa.RecordBatch]:
     """Every row before `stop`, of shard i of n, in input order: row, item_id, input_file, input_line, carried columns.
 
@@ -93,7 +93,7 @@ def result_batches_input(
     source.learn(checked)
     wanted = Reading(bare=True, columns=names) if stop is None else Reading(bare=True, columns=names, stop=stop)
     blocks = (_of_shard(block, shard) for block in source.blocks(wanted))
-    for block in _gathered(blocks, batch_rows):
+    for block in _gathered(blocks):
         if block.items:
             yield _batch(block, names, schema, checked)
 
@@ -108,22 +108,19 @@ def _of_shard(block: Block, shard: tuple[int, int] | None) -> Block:
     return Block(items=[block.items[each] for each in at], end=block.end, size_bytes=size, table=table)
 
 
-def _gathered(blocks: Iterator[Block], rows: int) -> Iterator[Block]:
-    """The same rows in fewer and larger blocks where they are small, and in smaller ones where they are large."""
+def _gathered(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same rows, small blocks put together; those with a table have a good size already."""
     items: list[Item] = []
     size = 0
     for block in blocks:
         if block.table is not None:
-            for start in range(0, len(block.items), rows):
-                yield Block(
-                    items=block.items[start : start + rows], end=block.end, table=block.table.slice(start, rows)
-                )
+            yield block
             continue
         items += block.items
         size += block.size_bytes
-        while len(items) >= rows or (items and size >= _BATCH_BYTES):
-            yield Block(items=items[:rows], end=block.end)
-            items, size = items[rows:], 0
+        while len(items) >= _BATCH_ROWS or (items and size >= _BATCH_BYTES):
+            yield Block(items=items[:_BATCH_ROWS], end=block.end)
+            items, size = items[_BATCH_ROWS:], 0
     yield Block(items=items, end=0)
 
 

@@ -200,7 +200,13 @@ def _plain(value: Any) -> Any:
 
 def _without_nulls(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_nulls(each) for name, each in value.items() if each is not None}
+        # A message that calls tools has a content of null, said or not: JSON Lines and Parquet must ask the same.
+        calls = "content" in value and value.get("tool_calls")
+        return {
+            name: _without_nulls(each)
+            for name, each in value.items()
+            if each is not None or (calls and name == "content")
+        }
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 

@@ -103,6 +103,11 @@ class Writer:
         if batch.fault is not None:
             raise StoreError(str(batch.fault)) from batch.fault
 
+    @property
+    def held_bytes(self) -> int:
+        """How much waits in memory to be written."""
+        return self._held_bytes
+
     # In the event loop.
 
     def _crowded(self, one: Entry) -> bool:

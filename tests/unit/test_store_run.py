@@ -237,6 +237,26 @@ def test_a_failing_disk_is_a_store_error_and_what_was_written_stays(tmp_path: Pa
     assert recorded(directory) == {0: 1, 1: 1}
 
 
+def test_a_journal_that_has_failed_is_kept_for_the_next_start(tmp_path: Path):
+    directory = tmp_path / "run"
+    run = begun(directory)
+    run.append(outcome(0))
+    (directory / "journal").rename(tmp_path / "gone")
+    with pytest.raises(StoreError):
+        run.rotate()
+    (tmp_path / "gone").rename(directory / "journal")
+
+    with pytest.raises(StoreError):
+        run.finish()
+    run.close()
+    with pytest.raises(StoreError):
+        run.finish()
+
+    with open_run(directory) as again:
+        assert again.recovered.outcomes == 1
+    assert recorded(directory) == {0: 1}
+
+
 def test_many_small_segments_become_one_part_and_large_ones_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(run_module, "SEAL_BYTES", 1000)
     with begun(tmp_path) as run:

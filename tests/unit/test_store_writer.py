@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from batchrunner.errors import BatchrunnerError, StoreError
@@ -153,11 +154,23 @@ async def test_a_cancelled_run_still_ends_whole(run: Run, directory: Path):
 
 async def test_memory_between_workers_and_disk_is_bounded(run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(writer_module, "HELD_BYTES", 5_000)
-    async with Writer(run) as writer:
-        await record_all(writer, range(100), text="x" * 2_000)
-        await writer.record(outcome(100, text="x" * 20_000))
+    held = []
 
-    assert await recorded(directory) == list(range(101))
+    async def watch(writer: Writer) -> None:
+        for _ in range(100):
+            held.append(writer.held_bytes)
+            await anyio.lowlevel.checkpoint()
+
+    async with Writer(run) as writer:
+        async with anyio.create_task_group() as group:
+            group.start_soon(record_all, writer, range(100))
+            for row in range(100, 150):
+                group.start_soon(writer.record, outcome(row, text="x" * 2_000))
+            group.start_soon(watch, writer)
+        await writer.record(outcome(150, text="x" * 20_000))
+
+    assert 2_000 < max(held) <= 5_000
+    assert await recorded(directory) == list(range(151))
 
 
 async def test_an_error_of_the_body_is_passed_on_as_it_is(run: Run, directory: Path):

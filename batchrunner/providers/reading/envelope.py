@@ -26,7 +26,7 @@ class Envelope:
     """A rate limit or overload that the body carries as `statusCode`."""
     text: str = ""
     page: bool = False
-    """No JSON: a proxy or a web server answered, not the API."""
+    """HTML: a proxy or a web server answered, not the API."""
 
 
 def error_in(document: Any) -> Mapping[str, Any] | None:
@@ -42,7 +42,7 @@ def open_envelope(body: Any, raw: str) -> Envelope:
     """Read an error body: OpenAI's and the gateway's object, Tess's text, FastAPI's detail, Laravel's message."""
     body = error_in(body) or body
     if not isinstance(body, dict):
-        return Envelope(text=raw, page=True, folded=_folded(raw))
+        return Envelope(text=raw, page=raw.lstrip("\ufeff \t\r\n").startswith("<"), folded=_folded(raw))
     error = body.get("error")
     error = next((entry for entry in error if isinstance(entry, dict)), None) if isinstance(error, list) else error
     told = error if isinstance(error, dict) else body

@@ -147,7 +147,7 @@ def refusal(
         verdict=verdict,
         error_type=kind.error_type,
         scope="item" if without else kind.scope,
-        wait_s=0.0 if without else wait_s,
+        wait_s=0.0 if without == "stream_options" else wait_s,
         status=status,
         without=without,
         went_out=is_success(status),
@@ -170,7 +170,7 @@ def classify(envelope: Envelope, status: int, headers: Mapping[str, str], habits
         return AUTH
     if kind is PERMISSION and (habits.signs_in_by_403 or _SIGNED_IN.search(envelope.text)):
         return AUTH
-    return NO_SUCH_PAGE if kind is NOT_FOUND and envelope.page and envelope.text.strip() else kind
+    return NO_SUCH_PAGE if kind is NOT_FOUND and envelope.page else kind
 
 
 def _effective(envelope: Envelope, status: int) -> int:

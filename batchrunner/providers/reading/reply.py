@@ -5,134 +5,198 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.errors import RequestError
 from batchrunner.providers.reading import stream
-from batchrunner.providers.reading.refusal import refusal
-from batchrunner.providers.reading.text import dump_json, message, parse_json, storable, text_or_none, unreadable
+from batchrunner.providers.reading.calls import stored_calls
+from batchrunner.providers.reading.envelope import error_in
+from batchrunner.providers.reading.refusal import NO_HABITS, is_success, refusal
+from batchrunner.providers.reading.text import dump_json, message, parse_json, stops_early, storable, text_or_none
 from batchrunner.providers.reading.usage import read_usage, reported
 from batchrunner.records import Completion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrunner.errors import ErrorType, RequestError
+    from batchrunner.errors import ErrorType
+    from batchrunner.providers.reading.refusal import Habits
     from batchrunner.records import Reply
 
+_EXCERPT_CHARS = 200
 _REPLACED = "\ufffd"
+INVALID_UTF8 = ("invalid_utf8",)
 
 
-def read(reply: Reply, *, max_wait_s: float, signs_in_by_403: bool = False) -> Completion:
+def read(reply: Reply, *, max_wait_s: float, habits: Habits = NO_HABITS) -> Completion:
     """The completion in a reply of any compatible server. Raises RequestError when there is none."""
     try:
-        if reply.status == 200 and reply.events is None:
-            return _plain(reply, max_wait_s=max_wait_s)
-        if reply.status == 200:
-            return _streamed(reply, max_wait_s=max_wait_s)
+        if not is_success(reply.status):
+            raise _refused(reply, max_wait_s, habits)
+        return _Reader(reply, max_wait_s, habits).read()
     except (ValueError, RecursionError, OverflowError) as error:
-        raise unreadable(f"reply cannot be read: {message(str(error))}") from None
-    raise _refused(reply, max_wait_s=max_wait_s, signs_in_by_403=signs_in_by_403)
+        went_out = is_success(reply.status)
+        text = f"reply cannot be read: {message(str(error))}"
+        raise _unreadable(text, "malformed", status=reply.status, went_out=went_out) from None
 
 
-def _refused(reply: Reply, *, max_wait_s: float, signs_in_by_403: bool) -> RequestError:
-    raw = reply.body.decode("utf-8", "replace") if reply.events is None else "\n".join(e.data for e in reply.events)
+def _refused(reply: Reply, max_wait_s: float, habits: Habits) -> RequestError:
+    raw, body = reply.body.decode("utf-8", "replace"), None
+    if reply.events is not None:
+        body = stream.join(reply.events).error
+        raw = "\n".join(event.data for event in reply.events)
     try:
-        body = parse_json(raw)
+        body = body or parse_json(raw)
     except ValueError:
         body = None
-    return refusal(
-        body,
-        raw,
-        status=reply.status,
-        headers=reply.headers,
-        max_wait_s=max_wait_s,
-        signs_in_by_403=signs_in_by_403,
+    return refusal(body, raw, status=reply.status, headers=reply.headers, max_wait_s=max_wait_s, habits=habits)
+
+
+def _unreadable(
+    text: str,
+    error_type: ErrorType,
+    *,
+    status: int,
+    usage: Mapping[str, Any] | None = None,
+    went_out: bool = True,
+) -> RequestError:
+    """A reply of a success that holds no completion: worth another attempt, and perhaps billed."""
+    found = read_usage(usage)
+    return RequestError(
+        text,
+        verdict="retry",
+        error_type=error_type,
+        status=status,
+        went_out=went_out,
+        prompt_tokens=found.prompt_tokens,
+        completion_tokens=found.completion_tokens,
     )
 
 
-def _failed(body: Mapping[str, Any], reply: Reply, max_wait_s: float) -> RequestError:
-    """An error inside a 200: the provider may have billed what came before it."""
-    usage = read_usage(reported(body))
-    error = refusal(body, "", status=200, headers=reply.headers, max_wait_s=max_wait_s)
-    error.went_out = True
-    error.prompt_tokens, error.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-    return error
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Reader:
+    """Reads one reply with a status of success."""
 
+    reply: Reply
+    max_wait_s: float
+    habits: Habits
 
-def _plain(reply: Reply, *, max_wait_s: float) -> Completion:
-    if not reply.body.strip():
-        raise unreadable("reply was cut before its body" if reply.cut else "empty reply", _cut_or(reply, "empty"))
-    try:
-        body = parse_json(reply.body)
-    except ValueError as error:
-        raise _no_json(reply, str(error)) from None
-    if not isinstance(body, dict):
-        raise unreadable(f"expected a JSON object, got {message(reply.body[:200].decode('utf-8', 'replace'))!r}")
-    if body.get("error"):
-        raise _failed(body, reply, max_wait_s)
-    return _completion(body, reply)
+    def read(self) -> Completion:
+        return self._plain() if self.reply.events is None else self._streamed()
 
+    def _plain(self) -> Completion:
+        raw = self.reply.body
+        if not raw or raw.isspace():
+            raise self._odd("the reply was cut before its body", "empty reply", "empty")
+        try:
+            body = parse_json(raw)
+        except ValueError as error:
+            raise self._no_json(error) from None
+        self._refuse_error(error_in(body), body)
+        if not isinstance(body, dict):
+            raise self._odd("the reply was cut", f"expected a JSON object, got {_excerpt(raw)!r}", "malformed")
+        text, warnings = _decoded(raw)
+        return self._completion(body, response=text.strip("\ufeff \t\r\n"), warnings=warnings)
 
-def _no_json(reply: Reply, why: str) -> RequestError:
-    start = message(reply.body[:2_000].decode("utf-8", "replace"))[:200]
-    if reply.cut or reply.body.lstrip()[:1] in (b"{", b"["):
-        kind = _cut_or(reply, "truncated" if _ends_early(reply.body) else "malformed")
-        return unreadable(
-            f"reply was cut: {start!r}" if kind == "truncated" else f"no valid JSON ({why}): {start!r}", kind
+    def _no_json(self, error: ValueError) -> RequestError:
+        start = _excerpt(self.reply.body)
+        if stops_early(error):
+            return self._unread(f"the reply was cut: {start!r}", "truncated")
+        told = f"expected JSON, got {start!r} ({error}); see that provider.base_url is right"
+        return self._odd(f"the reply was cut: {start!r}", told, "malformed")
+
+    def _streamed(self) -> Completion:
+        joined = stream.join(self.reply.events or ())
+        self._refuse_error(joined.error, {"usage": joined.usage})
+        if joined.unreadable is not None:
+            found = _excerpt(joined.unreadable)
+            raise self._unread(f"a chunk of the stream cannot be read: {found!r}", "malformed", joined.usage)
+        if not joined.choices:
+            raise self._no_choices(joined)
+        torn_error = joined.torn is not None and '"error"' in joined.torn
+        if not self.reply.done and (torn_error or not joined.finished):
+            how = self.reply.cut or "a clean end"
+            told = f"the stream ended without [DONE] and without a finish_reason ({how})"
+            raise self._unread(told, "truncated", joined.usage)
+        body = joined.as_body()
+        text = dump_json(body)
+        return self._completion(body, response=text, warnings=INVALID_UTF8 if _REPLACED in text else ())
+
+    def _no_choices(self, joined: stream.Joined) -> RequestError:
+        if self.reply.cut or joined.torn is not None:
+            return self._unread("the stream was cut before any content", "truncated", joined.usage)
+        if joined.foreign is not None:
+            return self._unread(_odd_shape(joined.foreign), "malformed", joined.usage)
+        return self._unread("no choices in the stream", "empty", joined.usage)
+
+    def _completion(self, body: Mapping[str, Any], *, response: str, warnings: tuple[str, ...]) -> Completion:
+        choices, usage = self._choices(body), read_usage(reported(body))
+        messages = [_message(choice) for choice in choices]
+        if not any(map(_says_something, choices, messages)):
+            raise self._unread("no content in the reply", "empty", reported(body))
+        first = messages[0]
+        calls = stored_calls(first)
+        return Completion(
+            text=_text(first.get("content")),
+            finish_reason=text_or_none(choices[0].get("finish_reason")) or None,
+            reasoning=text_or_none(first.get("reasoning_content")) or text_or_none(first.get("reasoning")) or None,
+            refusal=text_or_none(first.get("refusal")) or None,
+            tool_calls=dump_json(calls) if calls else None,
+            choices=_several(choices, messages) if len(choices) > 1 else None,
+            model=text_or_none(body.get("model")) or None,
+            response_id=text_or_none(body.get("id")) or None,
+            session_id=text_or_none(body.get("session_id")) or None,
+            usage=usage,
+            response=storable(response),
+            warnings=warnings,
         )
-    return unreadable(f"expected JSON, got {start!r}; see that provider.base_url is right")
+
+    def _choices(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The choices in their order, none of them an error."""
+        choices = body.get("choices")
+        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+            raise self._unread(_odd_shape(body), "malformed", reported(body))
+        if not choices:
+            raise self._unread("no choices in the reply", "empty", reported(body))
+        for choice in choices:
+            self._refuse_error(stream.error_in_choice(choice), body)
+        if len(choices) == 1:
+            return choices
+        indexed = [choice.get("index") for choice in choices]
+        order = [index if isinstance(index, int) else place for place, index in enumerate(indexed)]
+        return [choices[place] for place in sorted(range(len(choices)), key=order.__getitem__)]
+
+    def _refuse_error(self, error: Mapping[str, Any] | None, body: Any) -> None:
+        """Raise the error that a success holds: what came before it may have been billed."""
+        if error is None:
+            return
+        usage = reported(body) if isinstance(body, dict) else None
+        raise refusal(
+            {**error, "usage": usage},
+            "",
+            status=self.reply.status,
+            headers=self.reply.headers,
+            max_wait_s=self.max_wait_s,
+            habits=self.habits,
+        )
+
+    def _unread(self, text: str, error_type: ErrorType, usage: Mapping[str, Any] | None = None) -> RequestError:
+        return _unreadable(message(text), error_type, status=self.reply.status, usage=usage)
+
+    def _odd(self, cut: str, whole: str, error_type: ErrorType) -> RequestError:
+        return self._unread(cut, "truncated") if self.reply.cut else self._unread(whole, error_type)
 
 
-def _ends_early(body: bytes) -> bool:
-    """JSON that stops in the middle, rather than JSON that goes wrong there."""
-    return not body.rstrip().endswith((b"}", b"]"))
+def _decoded(raw: bytes) -> tuple[str, tuple[str, ...]]:
+    """The text, and the warnings that it deserves."""
+    try:
+        return raw.decode(), ()
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace"), INVALID_UTF8
 
 
-def _cut_or(reply: Reply, otherwise: ErrorType) -> ErrorType:
-    return "truncated" if reply.cut else otherwise
-
-
-def _completion(body: Mapping[str, Any], reply: Reply) -> Completion:
-    choices = body.get("choices")
-    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
-        raise unreadable(_odd_shape(body))
-    if not choices:
-        raise _empty(body, "no choices")
-    choices = sorted(choices, key=_index)
-    messages = [_message(choice) for choice in choices]
-    for choice in choices:
-        if choice.get("finish_reason") == "error" or choice.get("error"):
-            raise _failed({**body, "error": choice.get("error") or {"message": "finish_reason error"}}, reply, 300.0)
-    return _of_messages(body, choices, messages, reply)
-
-
-def _of_messages(
-    body: Mapping[str, Any], choices: list[dict[str, Any]], messages: list[dict[str, Any]], reply: Reply
-) -> Completion:
-    first, finish = messages[0], text_or_none(choices[0].get("finish_reason"))
-    text, calls = _text(first.get("content")), _tool_calls(first)
-    refused = text_or_none(first.get("refusal"))
-    if not text and not calls and not refused and finish in (None, "error"):
-        raise _empty(body, "no content")
-    raw = reply.body.decode("utf-8", "replace")
-    warnings = ("invalid_utf8",) if _REPLACED in raw and _REPLACED.encode() not in reply.body else ()
-    return Completion(
-        text=text,
-        finish_reason=finish,
-        reasoning=text_or_none(first.get("reasoning_content")) or text_or_none(first.get("reasoning")),
-        refusal=refused,
-        tool_calls=dump_json(calls) if calls else None,
-        choices=dump_json(messages) if len(messages) > 1 else None,
-        model=text_or_none(body.get("model")) or None,
-        response_id=text_or_none(body.get("id")) or None,
-        session_id=text_or_none(body.get("session_id")) or None,
-        usage=read_usage(reported(body)),
-        response=storable(raw.lstrip("\ufeff")),
-        warnings=warnings,
-    )
-
-
-def _index(choice: Mapping[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
+def _says_something(choice: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    """A finish_reason makes even an empty text an answer: to ask again would be paid again, for the same."""
+    said = (found.get(name) for name in ("content", "tool_calls", "function_call", "refusal"))
+    return bool(choice.get("finish_reason")) or any(said)
 
 
 def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,80 +204,30 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
     if found is None and isinstance(choice.get("text"), str):
         return {"role": "assistant", "content": choice["text"]}
     if not isinstance(found, dict):
-        raise unreadable(f"expected choices[].message to be an object, got {type(found).__name__}")
+        raise ValueError(f"expected choices[].message to be an object, got {type(found).__name__}")
     return found
 
 
 def _text(content: Any) -> str | None:
-    """A text, or the texts of a list of parts."""
-    if isinstance(content, list):
-        parts = [
-            part if isinstance(part, str) else part.get("text") for part in content if isinstance(part, str | dict)
+    return None if content is None else storable(stream.text_of(content))
+
+
+def _several(choices: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
+    """The messages of all choices, with their finish_reasons and with parts joined to texts."""
+    return dump_json(
+        [
+            {**found, "content": _text(found.get("content")), "finish_reason": choice.get("finish_reason")}
+            for choice, found in zip(choices, messages, strict=True)
         ]
-        return storable("".join(part for part in parts if isinstance(part, str)))
-    return text_or_none(content)
-
-
-def _tool_calls(found: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Tool calls in today's form; the arguments stay the text that was sent."""
-    calls = found.get("tool_calls")
-    legacy = found.get("function_call")
-    listed = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-    if not listed and isinstance(legacy, dict):
-        listed = [{"id": None, "function": legacy}]
-    return [tool_call(call.get("id"), call.get("type"), call.get("function")) for call in listed]
-
-
-def tool_call(call_id: Any, kind: Any, function: Any) -> dict[str, Any]:
-    function = function if isinstance(function, dict) else {}
-    arguments = function.get("arguments")
-    if arguments is not None and not isinstance(arguments, str):
-        arguments = dump_json(arguments)
-    return {
-        "id": text_or_none(call_id),
-        "type": text_or_none(kind) or "function",
-        "function": {"name": text_or_none(function.get("name")), "arguments": text_or_none(arguments) or ""},
-    }
-
-
-def _empty(body: Mapping[str, Any], what: str) -> RequestError:
-    usage = read_usage(reported(body))
-    error = unreadable(f"{what} in the reply", "empty")
-    error.prompt_tokens, error.completion_tokens = usage.prompt_tokens, usage.completion_tokens
-    return error
+    )
 
 
 def _odd_shape(body: Mapping[str, Any]) -> str:
     if "output" in body and "status" in body:
         return "a reply of Tess's native endpoint, not of /openai/chat/completions; correct provider.base_url"
-    found = ", ".join(sorted(map(str, body))[:8])
-    return message(f"expected choices to be a list of objects (found: {found})")
+    return f"expected choices to be a list of objects (found: {', '.join(sorted(map(str, body))[:8])})"
 
 
-def _streamed(reply: Reply, *, max_wait_s: float) -> Completion:
-    joined = stream.join(reply.events or ())
-    if joined.error is not None:
-        raise _failed({**joined.error, "usage": joined.usage}, reply, max_wait_s)
-    if joined.unreadable is not None:
-        raise unreadable(_odd_chunk(joined), "truncated" if reply.cut and joined.last_unreadable else "malformed")
-    if not joined.choices:
-        if reply.cut:
-            raise unreadable("the stream was cut before any content", "truncated")
-        raise _empty({"usage": joined.usage}, "no content in the stream; no choices")
-    if not reply.done and not joined.finished:
-        error = unreadable(
-            f"the stream ended without [DONE] and without a finish_reason ({reply.cut or 'clean end'})", "truncated"
-        )
-        error.prompt_tokens = read_usage(joined.usage).prompt_tokens
-        error.completion_tokens = read_usage(joined.usage).completion_tokens
-        raise error
-    body = joined.as_body()
-    text = dump_json(body)
-    warnings = ("invalid_utf8",) if _REPLACED in text else ()
-    return dataclasses.replace(_completion(body, reply), response=text, warnings=warnings)
-
-
-def _odd_chunk(joined: stream.Joined) -> str:
-    if joined.native:
-        return "a stream of Tess's native endpoint, not of /openai/chat/completions; correct provider.base_url"
-    return f"a chunk of the stream cannot be read: {message(joined.unreadable or '')[:200]!r}"
+def _excerpt(raw: bytes | str) -> str:
+    text = raw[:2_000].decode("utf-8", "replace") if isinstance(raw, bytes) else raw
+    return message(text)[:_EXCERPT_CHARS]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.providers.reading.text import dump_json, parse_json, storable
+from batchrunner.providers.reading.calls import Call, Calls
+from batchrunner.providers.reading.envelope import error_in
+from batchrunner.providers.reading.text import parse_json, stops_early, storable
 from batchrunner.providers.reading.usage import reported
 
 if TYPE_CHECKING:
@@ -13,22 +15,8 @@ if TYPE_CHECKING:
 
     from batchrunner.records import Event
 
-TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-
-
-@dataclass(slots=True)
-class Call:
-    """One tool call under way."""
-
-    index: int
-    id: str | None = None
-    type: str | None = None
-    name: str = ""
-    arguments: list[str] = field(default_factory=list)
-
-    def as_body(self) -> dict[str, Any]:
-        function = {"name": self.name or None, "arguments": "".join(self.arguments)}
-        return {"id": self.id, "type": self.type or "function", "function": function}
+_BESIDES = ("reasoning_content", "reasoning", "refusal")
+_APART = frozenset({"choices", "usage", "object", "obfuscation"})
 
 
 @dataclass(slots=True)
@@ -38,52 +26,38 @@ class Choice:
     index: int
     finish_reason: str | None = None
     texts: dict[str, list[str]] = field(default_factory=dict)
-    calls: list[Call] = field(default_factory=list)
+    calls: Calls = field(default_factory=Calls)
     legacy: Call | None = None
 
-    def add(self, chunk: Mapping[str, Any]) -> None:
-        reason = chunk.get("finish_reason")
+    def add(self, choice: Mapping[str, Any]) -> None:
+        """Take a chunk's part of this choice. Raises ValueError where its shape hides what was said."""
+        reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
             self.finish_reason = reason
-        told = [chunk.get(name) for name in ("delta", "message")]
-        delta: dict[str, Any] = next((part for part in told if isinstance(part, dict)), {})
-        for name in TEXTS:
-            self._add_text(name, delta.get(name))
-        for fragment in delta.get("tool_calls") or ():
-            if isinstance(fragment, dict):
-                self._add_call(fragment)
+        delta = choice.get("delta")
+        if delta is None and not self._begun():
+            # Some servers put a whole message into the only event.
+            delta = choice.get("message")
+        if delta is None:
+            return
+        if not isinstance(delta, dict):
+            raise ValueError("delta is no object")
+        if (content := delta.get("content")) is not None:
+            self.texts.setdefault("content", []).append(text_of(content))
+        for name in _BESIDES:
+            if isinstance(value := delta.get(name), str):
+                self.texts.setdefault(name, []).append(value)
+        self._add_calls(delta)
+
+    def _begun(self) -> bool:
+        return bool(self.texts or self.calls or self.legacy)
+
+    def _add_calls(self, delta: Mapping[str, Any]) -> None:
+        if delta.get("tool_calls"):
+            self.calls.add(delta["tool_calls"])
         if isinstance(function := delta.get("function_call"), dict):
             self.legacy = self.legacy or Call(index=0)
-            _extend(self.legacy, function)
-
-    def _add_text(self, name: str, value: Any) -> None:
-        if isinstance(value, list):
-            value = "".join(
-                part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)
-            )
-        if isinstance(value, str):
-            self.texts.setdefault(name, []).append(value)
-
-    def _add_call(self, fragment: Mapping[str, Any]) -> None:
-        call = self._call_of(fragment)
-        call.id = call.id or fragment.get("id") or None
-        call.type = call.type or fragment.get("type") or None
-        if isinstance(function := fragment.get("function"), dict):
-            _extend(call, function)
-
-    def _call_of(self, fragment: Mapping[str, Any]) -> Call:
-        """By index; a new id under a known index begins another call, no index goes on with the last one."""
-        call_id, index = fragment.get("id") or None, fragment.get("index")
-        last = self.calls[-1] if self.calls else None
-        if not isinstance(index, int):
-            if last is not None and (call_id is None or call_id == last.id):
-                return last
-            index = last.index + 1 if last else 0
-        same = [call for call in self.calls if call.index == index]
-        if same and (call_id is None or call_id == same[-1].id or same[-1].id is None):
-            return same[-1]
-        self.calls.append(Call(index=index))
-        return self.calls[-1]
+            self.legacy.extend(function)
 
     def as_body(self) -> dict[str, Any]:
         found: dict[str, Any] = {"role": "assistant", "content": None}
@@ -91,21 +65,20 @@ class Choice:
         if found["content"] == "" and (self.calls or self.legacy or found.get("refusal")):
             found["content"] = None
         if self.calls:
-            found["tool_calls"] = [call.as_body() for call in self.calls]
+            found["tool_calls"] = self.calls.as_body()
         if self.legacy:
             found["function_call"] = self.legacy.as_body()["function"]
         return {"index": self.index, "message": found, "finish_reason": self.finish_reason}
 
 
-def _extend(call: Call, function: Mapping[str, Any]) -> None:
-    name, arguments = function.get("name"), function.get("arguments")
-    # Some servers repeat the name in full on every fragment, none splits it.
-    if isinstance(name, str) and name:
-        call.name = name
-    if isinstance(arguments, dict):
-        arguments = dump_json(arguments)
-    if isinstance(arguments, str):
-        call.arguments.append(arguments)
+def text_of(value: Any) -> str:
+    """A text, or the texts of a list of parts, as sent. Raises ValueError for anything else."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"a text is a {type(value).__name__}")
+    parts = [part.get("text") if isinstance(part, dict) else part for part in value]
+    return "".join(part for part in parts if isinstance(part, str))
 
 
 @dataclass(slots=True)
@@ -115,10 +88,13 @@ class Joined:
     head: dict[str, Any] = field(default_factory=dict)
     choices: dict[int, Choice] = field(default_factory=dict)
     usage: Mapping[str, Any] | None = None
-    error: Mapping[str, Any] | None = None
+    error: Any = None
     unreadable: str | None = None
-    last_unreadable: bool = False
-    native: bool = False
+    """An event that no chunk could be made of."""
+    torn: str | None = None
+    """The last event, where it breaks off."""
+    foreign: dict[str, Any] | None = None
+    """A chunk of another protocol: neither choices nor usage."""
 
     @property
     def finished(self) -> bool:
@@ -137,51 +113,62 @@ def join(events: Sequence[Event]) -> Joined:
     for number, event in enumerate(events):
         try:
             chunk = parse_json(event.data)
+        except ValueError as error:
+            if event.name == "error":
+                joined.error = joined.error or {"error": event.data}
+            elif number == len(events) - 1 and stops_early(error):
+                joined.torn = event.data
+            else:
+                joined.unreadable = joined.unreadable or event.data
+            continue
+        try:
+            _take(joined, chunk, is_error=event.name == "error")
         except ValueError:
-            chunk = None
-        if event.name == "error":
-            joined.error = _error_of(chunk, event.data)
-        elif not isinstance(chunk, dict):
-            joined.unreadable = joined.unreadable or event.data[:500]
-            joined.last_unreadable = number == len(events) - 1
-        elif chunk.get("error"):
-            joined.error = chunk
-        else:
-            _take(joined, chunk)
-        if joined.error is not None:
-            break
+            joined.unreadable = joined.unreadable or event.data
     return joined
 
 
-def _error_of(chunk: Any, raw: str) -> dict[str, Any]:
-    if isinstance(chunk, dict) and chunk.get("error"):
-        return chunk
-    return {"error": chunk if isinstance(chunk, dict) else {"message": raw}}
-
-
-def _take(joined: Joined, chunk: Mapping[str, Any]) -> None:
-    joined.usage = reported(chunk) or joined.usage
-    for name in ("id", "created", "model", "system_fingerprint", "service_tier", "session_id"):
-        if chunk.get(name) and not joined.head.get(name):
-            joined.head[name] = chunk[name]
+def _take(joined: Joined, chunk: Any, *, is_error: bool) -> None:
+    error = error_in(chunk)
+    if is_error and error is None:
+        error = {"error": chunk if isinstance(chunk, dict | str) else {"message": str(chunk)}}
+    if error is not None:
+        joined.error = joined.error or error
+    if isinstance(chunk, dict):
+        joined.usage = reported(chunk) or joined.usage
+    if error is not None:
+        return
+    if not isinstance(chunk, dict):
+        raise ValueError("a chunk is no object")
+    for name, value in chunk.items():
+        if value and name not in joined.head and name not in _APART:
+            joined.head[name] = value
     choices = chunk.get("choices")
     if choices is None:
-        joined.native = joined.native or ("output" in chunk and "status" in chunk)
-        if joined.native:
-            joined.unreadable = joined.unreadable or str(chunk)[:500]
+        joined.foreign = joined.foreign or (None if reported(chunk) else chunk)
         return
-    for choice in choices if isinstance(choices, list) else ():
-        if isinstance(choice, dict):
-            _take_choice(joined, choice)
+    if not isinstance(choices, list):
+        raise ValueError("choices is no list")
+    for position, choice in enumerate(choices):
+        _take_choice(joined, choice, position)
 
 
-def _take_choice(joined: Joined, choice: Mapping[str, Any]) -> None:
-    if choice.get("error"):
-        joined.error = {"error": choice["error"]}
-        return
-    if choice.get("finish_reason") == "error":
-        joined.error = {"error": {"message": "the provider ended the stream with finish_reason error"}}
+def _take_choice(joined: Joined, choice: Any, position: int) -> None:
+    if not isinstance(choice, dict):
+        raise ValueError("a choice is no object")
+    if error := error_in_choice(choice):
+        joined.error = joined.error or error
         return
     index = choice.get("index")
-    index = index if isinstance(index, int) else 0
-    joined.choices.setdefault(index, Choice(index)).add(choice)
+    index = index if isinstance(index, int) else position
+    if index not in joined.choices:
+        joined.choices[index] = Choice(index)
+    joined.choices[index].add(choice)
+
+
+def error_in_choice(choice: Mapping[str, Any]) -> dict[str, Any] | None:
+    if choice.get("error"):
+        return {"error": choice["error"]}
+    if choice.get("finish_reason") == "error":
+        return {"error": {"message": "the provider ended its answer with finish_reason 'error'"}}
+    return None

@@ -1,0 +1,125 @@
+"""Tool calls: fragments put together, and the one form they are stored in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.providers.reading.text import dump_json, parse_json, storable, text_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def stored_calls(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A message's tool calls in today's form; the arguments stay the text that was sent."""
+    calls = found.get("tool_calls")
+    legacy = found.get("function_call")
+    listed = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    if not listed and isinstance(legacy, dict):
+        listed = [{"function": legacy}]
+    return [_stored(call) for call in listed]
+
+
+def _stored(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    if not isinstance(function, dict):
+        return dict(call)
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = dump_json(arguments)
+    return {
+        "id": text_or_none(call.get("id")) or None,
+        "type": text_or_none(call.get("type")) or "function",
+        "function": {"name": text_or_none(function.get("name")), "arguments": text_or_none(arguments) or ""},
+    }
+
+
+@dataclass(slots=True)
+class Call:
+    """One tool call under way."""
+
+    index: int
+    id: str | None = None
+    type: str | None = None
+    name: str = ""
+    arguments: list[str] = field(default_factory=list)
+
+    def extend(self, function: Mapping[str, Any]) -> None:
+        self._name(function.get("name"))
+        arguments = function.get("arguments")
+        if isinstance(arguments, dict | list):
+            arguments = dump_json(arguments)
+        if isinstance(arguments, str) and arguments:
+            self.arguments.append(arguments)
+
+    def _name(self, name: Any) -> None:
+        """Some servers repeat the name on every fragment, in full or as far as it goes; a few split it."""
+        if not isinstance(name, str) or name == self.name:
+            return
+        self.name = name if name.startswith(self.name) else self.name + name
+
+    def continues(self, function: Mapping[str, Any]) -> bool:
+        """Whether a fragment without an id of its own can be more of this call, rather than the next one."""
+        name = function.get("name")
+        if not name or not self.arguments:
+            return True
+        return name == self.name and not (function.get("arguments") and self._complete())
+
+    def _complete(self) -> bool:
+        if not self.arguments[-1].rstrip().endswith("}"):
+            return False
+        try:
+            return isinstance(parse_json("".join(self.arguments)), dict)
+        except ValueError:
+            return False
+
+    def as_body(self) -> dict[str, Any]:
+        function = {"name": storable(self.name) or None, "arguments": storable("".join(self.arguments))}
+        return {"id": self.id, "type": self.type or "function", "function": function}
+
+
+class Calls:
+    """The tool calls of one choice under way."""
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._calls)
+
+    def add(self, fragments: Any) -> None:
+        """Take a delta's `tool_calls`. Raises ValueError for what is no list of objects."""
+        if not isinstance(fragments, list) or not all(isinstance(fragment, dict) for fragment in fragments):
+            raise ValueError("tool_calls is no list of objects")
+        for position, fragment in enumerate(fragments):
+            self._add(fragment, alone=len(fragments) == 1, position=position)
+
+    def _add(self, fragment: Mapping[str, Any], *, alone: bool, position: int) -> None:
+        function = fragment.get("function")
+        function = function if isinstance(function, dict) else {}
+        index = fragment.get("index")
+        if not isinstance(index, int):
+            index = None if alone else position
+        call = self._call(text_or_none(fragment.get("id")) or None, index, function)
+        # An empty id or type says nothing: gateways send them with every fragment after the first.
+        call.id = call.id or text_or_none(fragment.get("id")) or None
+        call.type = call.type or text_or_none(fragment.get("type")) or None
+        call.extend(function)
+
+    def _call(self, call_id: str | None, index: int | None, function: Mapping[str, Any]) -> Call:
+        """By id, else by index, else the last one; a new id under a known index begins another call."""
+        known = [call for call in self._calls if call_id is not None and call.id == call_id]
+        if known:
+            return known[-1]
+        same = self._calls if index is None else [call for call in self._calls if call.index == index]
+        last = same[-1] if same else None
+        new_id = call_id is not None and last is not None and last.id is not None
+        if last is not None and not new_id and last.continues(function):
+            return last
+        after = max((call.index for call in self._calls), default=-1) + 1
+        self._calls.append(Call(after if index is None else index))
+        return self._calls[-1]
+
+    def as_body(self) -> list[dict[str, Any]]:
+        return [call.as_body() for call in sorted(self._calls, key=lambda call: call.index)]

@@ -1,0 +1,171 @@
+"""What every provider promises. A test class of any dialect inherits `ProviderContract` and names its `kind`."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from batchrunner import providers
+from batchrunner.errors import BadRow, JobError, RequestError
+from batchrunner.records import Endpoint, Event, Reply
+
+if TYPE_CHECKING:
+    from batchrunner.providers.base import Provider
+
+MESSAGES = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Grüße 🎈"}]
+ANSWER = {"choices": [{"index": 0, "message": {"content": "hi"}, "finish_reason": "stop"}]}
+HEADERS = st.dictionaries(
+    st.sampled_from(["retry-after", "retry-after-ms", "date", "location", "x-should-retry", "content-type"]),
+    st.text(max_size=12) | st.sampled_from(["nan", "1e9", "-1", "5, 7", "Fri, 20 Nov 2026 18:00:20 GMT", "true"]),
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+SHAPES = st.fixed_dictionaries(
+    {},
+    optional={
+        name: JSON
+        | st.lists(st.fixed_dictionaries({}, optional={"message": JSON, "delta": JSON, "finish_reason": JSON}))
+        for name in ("error", "choices", "usage", "x_groq", "detail", "messages", "message", "code", "object", "id")
+    },
+)
+
+# Every dialect runs the inherited property: one test, several classes.
+ANY_CLASS = settings(suppress_health_check=[HealthCheck.differing_executors])
+
+
+def written(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return repr(value).encode("utf-8", "surrogatepass")
+
+
+class ProviderContract:
+    kind: str
+    asked: ClassVar[dict[str, Any]] = {"model": "m", "agent_id": "8794"}
+    """What a row must give besides its messages."""
+
+    @property
+    def provider(self) -> Provider:
+        return providers.load(self.kind)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(base_url=self.provider.base_url or "https://api.example.com", workspace_id="11")
+
+    def build(self, **more: Any) -> Any:
+        return self.provider.build({"messages": MESSAGES, **self.asked, **more}, self.endpoint)
+
+    def test_building_twice_gives_the_same_request(self):
+        assert self.build() == self.build()
+
+    def test_a_request_travels_between_processes(self):
+        assert pickle.loads(pickle.dumps(self.build())) == self.build()
+
+    def test_every_text_reaches_the_body(self):
+        body = orjson.loads(self.build().body)
+
+        assert body["messages"] == MESSAGES
+
+    def test_the_path_begins_with_a_slash_and_is_plain_ascii(self):
+        path = self.build().path
+
+        assert path.startswith("/")
+        assert path.isascii()
+
+    def test_the_order_of_fields_does_not_change_what_is_bought(self):
+        one = self.build(extra={"a": 1, "b": {"c": 1, "d": 2}})
+        other = self.build(extra={"b": {"d": 2, "c": 1}, "a": 1})
+
+        assert one.key == other.key
+
+    def test_another_prompt_is_another_purchase(self):
+        other = [{"role": "user", "content": "other"}]
+
+        assert self.build(messages=other).key != self.build().key
+
+    def test_a_field_left_out_does_not_change_what_is_bought(self):
+        ask = {"messages": MESSAGES, **self.asked, "top_p": 0.5}
+
+        lacking = self.provider.build(ask, self.endpoint, without=frozenset({"top_p"}))
+
+        assert "top_p" not in orjson.loads(lacking.body)
+        assert lacking.key == self.provider.build(ask, self.endpoint).key
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), "\ud83d", 2**70, {1: 2}])
+    def test_what_json_cannot_say_is_a_bad_row(self, value):
+        with pytest.raises(BadRow, match=r"extra_field|request"):
+            self.build(extra={"extra_field": value})
+
+    def test_the_normal_form_of_its_own_address_is_itself(self):
+        own = self.endpoint.base_url
+
+        assert self.provider.normalise(own) == own
+        assert self.provider.normalise(f"{own}/") == own
+
+    @pytest.mark.parametrize("key", ["\u201cKEY\u201d", "K\nEY", "chav\u00e9", "two words", "  "])
+    def test_a_key_that_no_header_can_hold_is_refused_unseen(self, key):
+        with pytest.raises(JobError) as refused:
+            self.provider.headers(key, self.endpoint)
+
+        assert key not in str(refused.value) or not key.strip()
+
+    def test_without_a_key_nothing_signs_in(self):
+        assert not {"authorization", "api-key"} & set(self.provider.headers(None, self.endpoint))
+
+    def test_an_answer_is_read(self):
+        assert self.provider.parse(Reply(status=200, headers={}, body=written(ANSWER))).text == "hi"
+
+    def test_a_refusal_is_final(self):
+        with pytest.raises(RequestError) as refusal:
+            self.provider.parse(Reply(status=400, headers={}, body=b"{}"))
+
+        assert (refusal.value.verdict, refusal.value.error_type) == ("reject", "bad_request")
+
+    def test_a_dead_key_ends_the_run(self):
+        with pytest.raises(RequestError) as refusal:
+            self.provider.parse(Reply(status=401, headers={}, body=b"{}"))
+
+        assert (refusal.value.verdict, refusal.value.scope) == ("abort", "run")
+
+    @ANY_CLASS
+    @given(status=st.integers(100, 600), headers=HEADERS, body=st.binary(max_size=80) | SHAPES.map(written))
+    def test_no_reply_breaks_the_reader(self, status, headers, body):
+        self.read(Reply(status=status, headers=headers, body=body))
+
+    @ANY_CLASS
+    @given(
+        data=st.lists(
+            st.text(st.characters(), max_size=20) | SHAPES.map(lambda s: written(s).decode("utf-8", "replace"))
+        ),
+        name=st.sampled_from(["message", "error"]),
+        done=st.booleans(),
+        cut=st.sampled_from([None, "closed early"]),
+    )
+    def test_no_stream_breaks_the_reader(self, data, name, done, cut):
+        events = tuple(Event(name=name if number == 1 else "message", data=text) for number, text in enumerate(data))
+        self.read(Reply(status=200, headers={}, events=events, done=done, cut=cut))
+
+    def read(self, reply: Reply) -> None:
+        said = outcome_of(self.provider, reply)
+
+        orjson.dumps(said)
+        assert all(len(text) <= 2_000 for text in said if reply.status // 100 != 2 and text)
+
+
+def outcome_of(provider: Provider, reply: Reply) -> list[str | None]:
+    """All texts that parsing the reply gives, those of its error included."""
+    try:
+        found = provider.parse(reply)
+    except RequestError as error:
+        return [str(error), f"wait {float(error.wait_s or 0.0)}"]
+    texts = [found.text, found.reasoning, found.refusal, found.tool_calls, found.choices, found.model]
+    return [*texts, found.response_id, found.session_id, found.finish_reason, found.response, *found.warnings]
