@@ -92,12 +92,12 @@ class ScriptedWire:
 class ListFeed:
     """Items of a list, in chunks; those that were skipped come again."""
 
-    def __init__(self, items: Sequence[Item], *, chunk: int = 7) -> None:
-        self.items, self.skipped, self._chunk = list(items), [], chunk
+    def __init__(self, items: Sequence[Item], *, chunk: int = 7, pause_s: float = 0.0) -> None:
+        self.items, self.skipped, self._chunk, self._pause_s = list(items), [], chunk, pause_s
         self.given = 0
 
     async def chunk(self) -> Sequence[Item]:
-        await anyio.lowlevel.checkpoint()
+        await anyio.sleep(self._pause_s)
         head, self.items = self.items[: self._chunk], self.items[self._chunk :]
         self.given += len(head)
         return head

@@ -50,6 +50,7 @@ class Backlog:
 
     def add(self, item: Item) -> None:
         self.fresh.append(item)
+        self.bell.ring()
 
     def later(self, trip: Trip, due: float) -> None:
         heapq.heappush(self.waiting, (due, next(self._order), trip))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playing import Play, ScriptedWire, items, throttle, trouble
+from playing import ListFeed, Play, ScriptedWire, items, throttle, trouble
 
 STEPS = st.one_of(
     st.none(),
@@ -23,8 +23,9 @@ STEPS = st.one_of(
     count=st.integers(0, 12),
     concurrency=st.one_of(st.integers(1, 6), st.just("auto")),
     attempts=st.integers(1, 4),
+    feed=st.fixed_dictionaries({"chunk": st.integers(1, 9), "pause_s": st.sampled_from([0.0, 0.0005])}),
 )
-def test_every_item_ends_exactly_once(script, count, concurrency, attempts):
+def test_every_item_ends_exactly_once(script, count, concurrency, attempts, feed):
     """One outcome each, and never more than its attempts and the rate limits that it met."""
     wire = ScriptedWire(list(script))
 
@@ -32,7 +33,7 @@ def test_every_item_ends_exactly_once(script, count, concurrency, attempts):
         # A breaker that opens waits for real: these scripts are too short for it to matter.
         with anyio.fail_after(30):
             return await Play(wire, concurrency=concurrency, attempts=attempts, down_s=1e9, probe_s=0.0005).run(
-                items(count)
+                ListFeed(items(count), **feed)
             )
 
     ended = anyio.run(play)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from playing import Play, ScriptedWire, items, throttle, trouble
+from playing import ListFeed, Play, ScriptedWire, items, throttle, trouble
 
 from batchrunner.errors import BudgetReached, Interrupted, ProviderRefused, ProviderUnavailable, StoreError
 from batchrunner.limits import Budget, Estimator
@@ -23,6 +23,16 @@ async def test_every_item_is_settled_once():
 
 async def test_an_empty_input_ends_at_once():
     assert (await Play(ScriptedWire()).run([])).outcomes == []
+
+
+async def test_workers_that_outrun_the_feed_go_on_when_it_does():
+    """Seen on a busy machine: the queue ran dry, and nobody told the workers that it had filled again."""
+    feed = ListFeed(items(600), chunk=20, pause_s=0.002)
+
+    with anyio.fail_after(10):
+        play = await Play(ScriptedWire(), concurrency=4).run(feed)
+
+    assert len(play.outcomes) == 600
 
 
 async def test_no_more_than_concurrency_are_in_flight():
