@@ -137,7 +137,8 @@ class Runner:
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
         backlog = desk.backlog
-        for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + len(backlog.fresh))):
+        todo = len(backlog.fresh) + len(backlog.waiting)
+        for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
             self._group.start_soon(self._work, desk)
 
@@ -253,6 +254,7 @@ class Runner:
 
     async def _pass_canary(self) -> None:
         held = self._refusals.release()
+        self._canary_back.ring()
         for desk in self.desks:
             desk.channel.lane.canary = None
             self._staff(desk)

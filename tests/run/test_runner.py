@@ -243,6 +243,25 @@ async def test_a_blocked_lane_does_not_hold_up_another():
     assert len(play.outcomes) == 1_000
 
 
+async def test_many_lanes_all_go_on_after_the_canary():
+    wire = ScriptedWire(latency_s=0.002)
+    play = Play(wire, concurrency=2, route=lambda item: str(int(item.item_id) % 9))
+
+    with anyio.fail_after(10):
+        await play.run(items(300))
+
+    assert len(play.outcomes) == 300
+
+
+async def test_after_an_outage_the_waiting_items_use_all_slots():
+    wire = ScriptedWire([None, *[trouble(error_type="connection")] * 12], latency_s=0.01)
+
+    await Play(wire, concurrency=6, attempts=50).run(items(13))
+
+    assert wire.most_out == 6
+    assert wire.times[-1] - wire.times[-8] < 0.06
+
+
 async def test_a_writer_that_fails_ends_the_run_with_its_error():
     play = Play(ScriptedWire())
 

@@ -188,9 +188,9 @@ class TestUsage:
         assert reported({**report, "x_groq": {"usage": {"prompt_tokens": 9}}}) == {"prompt_tokens": 3}
         assert reported({"x_groq": {"usage": {"prompt_tokens": 9}}}) == {"prompt_tokens": 9}
 
-    @pytest.mark.parametrize("odd", [None, 5, "x", [], {"usage": 1}])
+    @pytest.mark.parametrize("odd", [None, 5, "x", [], {}, {"prompt_tokens": None}])
     def test_an_odd_report_is_none(self, odd):
-        assert reported({"usage": odd, "x_groq": odd}) is None or odd == {"usage": 1}
+        assert reported({"usage": odd, "x_groq": odd}) is None
 
     def test_a_sum_that_no_column_holds_is_unknown(self):
         assert read_usage({"prompt_tokens": 2**62, "completion_tokens": 2**62}).total_tokens is None
