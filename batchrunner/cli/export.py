@@ -25,6 +25,9 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
       batchrunner export runs/quickstart --format csv --to answers.csv
       batchrunner export runs/quickstart --where "status = 'succeeded'" | jq .text
     """
+    from batchrunner.cli.memory import keep_small
+
+    keep_small()
     from batchrunner import exports
     from batchrunner.assemble import open_table
     from batchrunner.errors import JobError

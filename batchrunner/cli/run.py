@@ -42,6 +42,9 @@ def command(target: str, **given: Any) -> int:
       batchrunner run prompts.jsonl --provider tess --agent-id 8794 --rpm 60
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
+    from batchrunner.cli.memory import keep_small
+
+    keep_small()
     from batchrunner.cli.running import run_job
 
     return run_job(target, given)

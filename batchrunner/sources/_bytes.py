@@ -54,11 +54,10 @@ def chunks(file: File) -> Iterator[bytes]:
 
 
 @contextmanager
-def seekable(file: File) -> Iterator[IO[bytes]]:
+def seekable(file: File) -> Iterator[str | IO[bytes]]:
     """The file's content, decompressed, where any part of it can be read: on disk."""
     if file.compression is None:
-        with file.path.open("rb") as plain:
-            yield plain
+        yield str(file.path)
         return
     with tempfile.TemporaryFile() as unpacked:
         with pa.input_stream(str(file.path), compression=file.compression) as stream:

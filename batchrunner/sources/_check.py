@@ -109,7 +109,7 @@ def _repeats(source: Input, tally: _Tally) -> Repeats:
     """Second look at the rows whose ids share their 64 bits. Raises JobError when ids that rows state are the same."""
     positions = _shared(tally.hashes)
     repeats, seen, duplicates = Repeats(), _Seen(), list[str]()
-    for item in _rows_at(source, positions, rows=tally.rows):
+    for item in _rows_at(source, positions, file_rows=tally.file_rows):
         time = seen.count(item)
         if time == 1:
             continue
@@ -147,13 +147,17 @@ class _Seen:
         return place_at(file, line=line, row=row)
 
 
-def _rows_at(source: Input, positions: pa.Array, *, rows: int) -> Iterator[Item]:
-    if len(positions) == 0:
-        return
-    skip = bytearray(b"\1") * rows
+def _rows_at(source: Input, positions: pa.Array, *, file_rows: Sequence[int]) -> Iterator[Item]:
+    skip = bytearray(b"\1") * sum(file_rows)
     for position in positions:
         skip[position.as_py()] = 0
-    yield from source.rows(skip=skip, stop=positions[-1].as_py() + 1)
+    first = 0
+    for file, rows in zip(source.parts, file_rows, strict=True):
+        wanted = Reading(first=first, stop=first + rows, skip=skip)
+        first += rows
+        if not wanted.skips(wanted.first, wanted.stop):
+            for block in source.file_blocks(file, wanted):
+                yield from block.items
 
 
 def _shared(hashes: array[int]) -> pa.Array:

@@ -20,7 +20,7 @@ _HUGE = 1 << 63
 _KINDS: dict[type, Kind] = {bool: "bool", int: "int", float: "float", str: "text", list: "json", dict: "json"}
 _CELL = re.compile(
     r"(?P<bool>true|True|TRUE|false|False|FALSE)|(?P<int>0|-?[1-9][0-9]{0,18})"
-    r"|(?P<float>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,2})?)"
+    r"|(?P<float>-?(?:0|[1-9][0-9]*)(?:\.[0-9]+(?:[eE][+-]?[0-9]{1,2})?|[eE][+-]?[0-9]{1,2}))"
 )
 _EXACT_DIGITS = 15
 

@@ -59,9 +59,9 @@ class Parquet:
 
 @contextmanager
 def _opened(file: File) -> Iterator[pq.ParquetFile]:
-    with reading(file), seekable(file) as content:
-        # Unbuffered, a reader of Arrow holds whole columns of a row group.
-        parquet = pq.ParquetFile(content, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True)
+    # Unbuffered, Arrow's reader holds whole columns of a row group.
+    options = {"buffer_size": 1 << 20, "pre_buffer": False, "page_checksum_verification": True}
+    with reading(file), seekable(file) as content, pq.ParquetFile(content, **options) as parquet:
         names = parquet.schema_arrow.names
         twice = {name for name in names if names.count(name) > 1}
         if twice:

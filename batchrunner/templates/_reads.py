@@ -40,16 +40,18 @@ class Reads:
 def reads_of(tree: nodes.Template, *, columns: Collection[str], params: Collection[str]) -> Reads:
     """What a template over these columns and parameters looks up."""
     free = meta.find_undeclared_variables(tree)
-    named = {name for name in free if name in columns or name not in GLOBALS | {"params", "row"}}
+    # Jinja leaves out what it has a function of that name for; a column of that name goes first.
+    free |= {node.name for node in tree.find_all(nodes.Name) if node.name in GLOBALS and node.name in columns}
     row = "row" in free and "row" not in columns
+    named = free - {"params"} - ({"row"} if row else set())
     if row:
-        named |= _members(tree, "row") or set(columns)
-    read = (_members(tree, "params") or set(params)) if "params" in free else set()
-    return Reads(columns=frozenset(named - {"params"}), params=frozenset(read), row=row)
+        named |= _members(tree, "row", columns)
+    read = _members(tree, "params", params) if "params" in free else set()
+    return Reads(columns=frozenset(named), params=frozenset(read), row=row)
 
 
-def _members(tree: nodes.Template, name: str) -> set[str] | None:
-    """The members of an object that a template reads; None when it uses the object in another way too."""
+def _members(tree: nodes.Template, name: str, known: Collection[str]) -> set[str]:
+    """The members of an object that a template reads: all when it also uses the object as a whole."""
     accesses = [
         node
         for node in tree.find_all(nodes.Expr)
@@ -57,14 +59,15 @@ def _members(tree: nodes.Template, name: str) -> set[str] | None:
         and isinstance(node.node, nodes.Name)
         and node.node.name == name
     ]
-    members = {_member(node) for node in accesses}
     uses = sum(node.name == name for node in tree.find_all(nodes.Name))
-    return None if None in members or uses > len(accesses) else {member for member in members if member}
+    members = {_member(node, known) for node in accesses}
+    whole = None in members or uses > len(accesses)
+    return {member for member in members if member is not None} | ({*known} if whole else set())
 
 
-def _member(node: nodes.Getattr | nodes.Getitem) -> str | None:
+def _member(node: nodes.Getattr | nodes.Getitem, known: Collection[str]) -> str | None:
     if isinstance(node, nodes.Getattr):
-        return node.attr
+        return None if hasattr(dict, node.attr) and node.attr not in known else node.attr
     return node.arg.value if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str) else None
 
 

@@ -339,6 +339,19 @@ class TestToolCalls:
 
         assert found == [("a", "f", "{}"), ("b", "g", "[]")]
 
+    def test_a_new_id_begins_a_call_even_before_the_last_one_has_arguments(self):
+        a, b = {"index": 0, "id": "a", "name": "f"}, {"index": 0, "id": "b", "name": "f"}
+
+        assert calls([fragment("", **a)], [fragment("", **b)], [fragment("{}", index=0)]) == [
+            ("a", "f", ""),
+            ("b", "f", "{}"),
+        ]
+
+    def test_calls_of_one_delta_are_several_without_any_index(self):
+        both = [fragment("", name="f"), fragment("", name="g")]
+
+        assert [name for _, name, _ in calls(both)] == ["f", "g"]
+
     def test_calls_without_id_and_index_go_on_until_the_next_name(self):
         found = calls([fragment('{"a":', name="f")], [fragment("1}")], [fragment("{}", name="g")])
 

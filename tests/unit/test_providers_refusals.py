@@ -60,6 +60,7 @@ def test_a_status_alone_has_one_meaning(statuses, expected):
         (400, {"code": "billing_hard_limit_reached"}, ("billing", "abort", "run")),
         (400, {"code": "invalid_api_key"}, ("auth", "abort", "run")),
         (401, {"type": "key_model_access_denied"}, ("auth", "abort", "run")),
+        (401, {"code": "session_expired"}, ("auth", "abort", "run")),
         (403, {"message": "Invalid authentication"}, ("auth", "abort", "run")),
         (400, {"code": "context_length_exceeded"}, ("context_length", "reject", "item")),
         (
@@ -282,10 +283,18 @@ class TestMessage:
         assert time.perf_counter() - started_at < 1.5
 
 
+NOON = "Fri, 20 Nov 2026 18:00:00 GMT"
+NO_TIMES = [
+    *("0", "0.0", "-5", "nan", "inf", "1e9", "1_000", "٥", "5, 7", "soon", " ", "+5", "5.", ".5", "1" * 400),
+    NOON,
+    "Fri, 20 Nov 2026 17:59:00 GMT",
+    "Fri, 20 Nov 99999999999 18:00:00 GMT",
+    "Fri, 20 Nov 2026 18:00:00 +99999999999999",
+]
+
+
 class TestWait:
     """How long a server asks to wait."""
-
-    DATE = "Fri, 20 Nov 2026 18:00:00 GMT"
 
     @pytest.mark.parametrize(
         ("told", "seconds"),
@@ -297,36 +306,11 @@ class TestWait:
             ("Friday, 20-Nov-26 18:00:20 GMT", 20.0),
             ("Fri Nov 20 18:00:20 2026", 20.0),
             ("Fri, 20 Nov 2026 19:00:20 +0100", 20.0),
-        ]
-        + [
-            (odd, None)
-            for odd in (
-                "0",
-                "0.0",
-                "-5",
-                "nan",
-                "inf",
-                "1e9",
-                "1_000",
-                "٥",
-                "5, 7",
-                "soon",
-                " ",
-                "+5",
-                "5.",
-                ".5",
-                DATE,
-                "1" * 400,
-            )
-            + (
-                "Fri, 20 Nov 2026 17:59:00 GMT",
-                "Fri, 20 Nov 99999999999 18:00:00 GMT",
-                "Fri, 20 Nov 2026 18:00:00 +99999999999999",
-            )
+            *((odd, None) for odd in NO_TIMES),
         ],
     )
     def test_only_a_number_or_a_date_is_a_time(self, told, seconds):
-        assert refused(429, retry_after=told, date=self.DATE).wait_s == seconds
+        assert refused(429, retry_after=told, date=NOON).wait_s == seconds
 
     @pytest.mark.parametrize(
         ("headers", "body", "seconds"),

@@ -217,7 +217,7 @@ def _without(envelope: Envelope, status: int) -> str | None:
     """The field whose absence may cure it."""
     if status in (400, 422) and "stream_options" in envelope.text:
         return "stream_options"
-    return "session_id" if SESSION & set(envelope.words) else None
+    return "session_id" if status != 401 and SESSION & set(envelope.words) else None
 
 
 def _told(envelope: Envelope, kind: Kind, status: int, headers: Mapping[str, str], habits: Habits) -> str:
