@@ -10,13 +10,13 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "batchrunner"]
 KEYS = {"TESS_API_KEY", "OPENAI_API_KEY", "GATEWAY_API_KEY", "OPENTOOLS_API_KEY", "TESS_WORKSPACE_ID"}

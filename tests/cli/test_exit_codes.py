@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import signal
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from driving import api, batchrunner, finish, prompts, run_words, start, write_rows
 from faulty_server import serve_in_thread
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -53,7 +56,8 @@ def test_unknown_keys_are_all_named_with_what_was_meant(tmp_path):
 def test_a_template_name_that_no_row_has_is_a_fault(tmp_path, rows):
     job = tmp_path / "job.toml"
     job.write_text(
-        'input.path = "rows.jsonl"\nprovider.kind = "tess"\nrequest = { agent_id = 1, prompt = "{{ promt }} {{ body }}" }\n'
+        'input.path = "rows.jsonl"\nprovider.kind = "tess"\n'
+        'request = { agent_id = 1, prompt = "{{ promt }} {{ body }}" }\n'
     )
 
     ended = batchrunner("run", job, "--simulate")

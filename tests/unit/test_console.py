@@ -27,7 +27,7 @@ def progress(**changes: object) -> Progress:
 
 def summary(**changes: object) -> dict[str, object]:
     return {
-        "type": "finished", "name": "job", "run": "runs/job", "results": None, "exit": 3, "reason": "2 items were rejected",
+        "type": "finished", "name": "job", "run": "runs/job", "results": None, "exit": 3, "reason": "2 were rejected",
         "items": {"total": 10, "succeeded": 8, "rejected": 2, "exhausted": 0, "unfinished": 0, "length": 1},
         "now": {"sent": 11, "settled_before": 0, "cost_usd": 0.01, "seconds": 61.2}, "prompt_tokens": 10,
         "completion_tokens": 5, "cost_usd": 0.01, "possibly_billed": 1, "max_cost_usd": 5.0,
