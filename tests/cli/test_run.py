@@ -145,9 +145,8 @@ def test_rows_from_standard_input(tmp_path, tess):
 def test_bad_rows_are_rejected_with_their_line_and_cost_nothing(tmp_path, tess):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
     with rows.open("a") as file:
-        file.write(
-            '{"id": "broken", "prompt": \n{"id": "empty"}\n{"id": "tool", "messages": [{"role": "tool", "content": ""}]}\n'
-        )
+        file.write('{"id": "broken", "prompt": \n{"id": "empty"}\n')
+        file.write('{"id": "tool", "messages": [{"role": "tool", "content": ""}]}\n')
 
     ended = batchrunner(*run_words(rows, tess.url, "--json"))
 
