@@ -216,8 +216,10 @@ class Worker:
         return self._again(trip, error, message, channel)
 
     def _again(self, trip: Trip, error: RequestError, message: str, channel: Channel) -> Outcome | Later:
-        if error.without is not None:
-            return self._drop_field(trip, error, message)
+        if error.without is not None and self._drops(trip, error.without):
+            return Later(wait_s=error.wait_s or 0.0)
+        if error.without == "stream_options":
+            return self._failed(trip, "rejected", error, message)
         wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable)
         left_s = trip.began_at + self.settings.item_s - anyio.current_time()
         if channel.lane.breaker.open and wait_s is None:
@@ -226,17 +228,17 @@ class Worker:
             return self._failed(trip, "exhausted", error, message)
         return Later(wait_s=wait_s)
 
-    def _drop_field(self, trip: Trip, error: RequestError, message: str) -> Outcome | Later:
-        """A refused field is left out of the next attempt; a dialect's own addition, out of all later requests."""
-        assert error.without is not None
-        if error.without in trip.without:
-            return self._failed(trip, "rejected", error, message)
-        if error.without == "session_id":
+    def _drops(self, trip: Trip, field_name: str) -> bool:
+        """Leave a refused field out: a session for this item, another one for all. False: it was not sent."""
+        sent = trip.request is not None and (field_name != "session_id" or trip.request.session_id is not None)
+        if not sent or field_name in trip.without:
+            return False
+        if field_name == "session_id":
             trip.request = None
-            trip.without |= {error.without}
+            trip.without |= {field_name}
         else:
-            self._refused_fields.add(error.without)
-        return Later(wait_s=0.0)
+            self._refused_fields.add(field_name)
+        return True
 
     def _succeeded(self, trip: Trip, answer: Answer) -> Outcome:
         completion, request = answer.completion, trip.request
