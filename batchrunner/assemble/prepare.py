@@ -145,7 +145,7 @@ def remember(prepared: Prepared) -> dict[str, Any]:
     return {
         "fingerprint": dict(prepared.fingerprint),
         "checked": prepared.checked.to_json(),
-        "rows_path": str(ready.source.files[0]) if ready.job.rows is not None else None,
+        "rows_path": str(ready.source.files[0].resolve()) if ready.job.rows is not None else None,
         "version": __version__,
     }
 

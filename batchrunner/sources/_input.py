@@ -101,7 +101,7 @@ class Input:
         """The rows as `rows` has them, in blocks."""
         checked, first = self._checked, 0
         if checked is not None:
-            wanted = replace(wanted, types=checked.columns, stop=min(wanted.stop, checked.rows))
+            wanted = replace(wanted, types=checked.columns)
         for index, file in enumerate(self.parts):
             end = first + checked.file_rows[index] if checked is not None else sys.maxsize
             if checked is None or not wanted.skips(first, end):

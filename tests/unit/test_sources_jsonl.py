@@ -122,12 +122,22 @@ def test_a_row_of_ten_megabytes_is_read(tmp_path):
 def test_a_row_above_the_bound_is_passed_over_without_being_held(tmp_path):
     huge = b'{"id":2,"text":"' + b"x" * (17 << 20) + b'"}'
 
-    before, long, again, after = read(tmp_path, b'{"id":1}\n' + huge + b"\n" + huge + b'\n{"id":3}')
+    data = b"\n".join([b'{"id":1}', huge, huge, b" " + huge, b'{"id":3}'])
 
-    assert long.fault == "longer than 16 MiB"
+    before, long, again, other, after = read(tmp_path, data)
+
+    assert {long.fault, again.fault, other.fault} == {"longer than 16 MiB"}
     assert again.item_id == f"{long.item_id}-2"
-    assert (before.line, long.line, after.line) == (1, 2, 4)
-    assert after.item_id == "3"
+    assert not other.item_id.startswith(long.item_id)
+    assert [(item.item_id, item.line) for item in (before, after)] == [("1", 1), ("3", 5)]
+
+
+def test_lines_are_counted_over_all_that_is_skipped(tmp_path):
+    source = opened(tmp_path, b"".join(b'{"id":%d}\n \n' % n for n in range(100_000)))
+
+    (item,) = source.rows(skip=b"\1" * 99_999)
+
+    assert (item.item_id, item.row, item.line) == ("99999", 99_999, 199_999)
 
 
 def test_ids_are_looked_for_row_by_row(tmp_path):
