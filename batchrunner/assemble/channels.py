@@ -48,15 +48,17 @@ class Channels:
 
         return by_ask
 
-    def open(self, wire: Wire, send_to: str) -> Callable[[str], list[Channel]]:
-        """Makes the channels that serve one lane name, a channel for each key."""
+    def open(self, wire: Wire, send_to: str, tell: Callable[..., None]) -> Callable[[str], list[Channel]]:
+        """Makes the channels that serve one lane name, a channel for each key. `tell` hears what their lanes decide."""
 
         def open_channels(name: str) -> list[Channel]:
-            return [self._channel(wire, send_to, credential, name) for credential in self.credentials]
+            return [self._channel(wire, send_to, credential, name, tell) for credential in self.credentials]
 
         return open_channels
 
-    def _channel(self, wire: Wire, send_to: str, credential: Credential, name: str) -> Channel:
+    def _channel(
+        self, wire: Wire, send_to: str, credential: Credential, name: str, tell: Callable[..., None]
+    ) -> Channel:
         label = credential.label + (f", {self.job.limits.per} {name}" if name else "")
         key = credential.key.reveal() if credential.key is not None else None
         lane = Lane(
@@ -65,6 +67,7 @@ class Channels:
             breaker=Breaker(down_s=self.job.retry.down_s),
             requests_per_minute=self._share(self.requests_per_minute()),
             tokens_per_minute=self._share(number(self.job.limits.tokens_per_minute)),
+            tell=tell,
         )
         return Channel(lane=lane, line=wire.prepare(send_to, self.provider.headers(key, self.endpoint)), label=label)
 

@@ -158,7 +158,7 @@ class Execution:
             worker=worker,
             record=writer.record,
             route=self.channels.route(),
-            open_channels=self.channels.open(wire, send_to),
+            open_channels=self.channels.open(wire, send_to, self.emit),
             watch=self.tally,
             brakes=self.brakes,
         )

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
     from batchrunner.assemble.prepare import Ready
     from batchrunner.events import Progress
+    from batchrunner.records import Outcome
     from batchrunner.spec import JobSpec, MaxFailed, Shard
     from batchrunner.store import Ledger, Run, Totals
+    from batchrunner.telemetry import Emit
 
 
 class Display(Protocol):
@@ -160,6 +162,7 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
             resend=_resend(prepared, invocation.redo),
             sent_changes=invocation.redo.changes or None if invocation.redo else None,
         )
+        execution.tally.listen(lambda outcome: _log_failure(emit, outcome))
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
         if cause is None:
             cause = anyio.run(execution, backend_options={"use_uvloop": True})
@@ -255,6 +258,18 @@ def _announce(display: Display, run: Run, items: Items, settled: int, chronicle:
     display.began(line, {"run": str(directory), "settled": settled, "total": items.total})
     for warning in (*ready.warnings, *chronicle.notes()):
         display.say(warning)
+
+
+def _log_failure(emit: Emit, outcome: Outcome) -> None:
+    if outcome.status != "succeeded":
+        emit(
+            f"item_{outcome.status}",
+            item_id=outcome.item_id,
+            row=outcome.row,
+            error_type=outcome.error_type,
+            error=outcome.error,
+            attempts=outcome.attempts,
+        )
 
 
 def _conclude(

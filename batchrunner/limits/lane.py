@@ -19,6 +19,10 @@ PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """How long a lane pauses on rate-limit signals that give no hint, one after another."""
 
 
+def _tell_nobody(event: str, **fields: object) -> None:
+    """For lanes whose decisions nobody records."""
+
+
 class Lane:
     """One allowance: a key, or a key and an agent or model.
 
@@ -33,9 +37,10 @@ class Lane:
         breaker: Breaker,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        tell: Callable[..., None] = _tell_nobody,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        self.name = name
+        self.name, self._tell = name, tell
         self.concurrency, self.breaker = concurrency, breaker
         self.in_flight = 0
         self.throttled_count = 0
@@ -96,6 +101,8 @@ class Lane:
 
     def succeeded(self, *, latency_s: float) -> None:
         self._silent_signals = 0
+        if self.breaker.open:
+            self._tell("lane_up", lane=self.name)
         self.breaker.succeeded()
         self.concurrency.succeeded(in_flight=self.in_flight, latency_s=latency_s)
 
@@ -107,15 +114,23 @@ class Lane:
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)
         if self.breaker.open and (not was_open or self.in_flight <= 1):
-            self.pause(self.breaker.probed())
+            probe_s = self.breaker.probed()
+            self._tell("lane_down", lane=self.name, probe_s=probe_s, error=str(error))
+            self.pause(probe_s)
 
     def _throttled(self, error: RequestError, *, started_at: float, now: float) -> None:
         if error.error_type == "rate_limit":
             self.throttled_count += 1
-            self.concurrency.throttled(started_at=started_at, now=now)
+            if self.concurrency.throttled(started_at=started_at, now=now):
+                self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit)
         if error.wait_s:
-            self.pause(error.wait_s)
+            self._rest(error.wait_s, error)
         elif started_at >= self._signal_at:
-            self.pause(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)])
+            self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)], error)
             self._silent_signals += 1
             self._signal_at = now
+
+    def _rest(self, seconds: float, error: RequestError) -> None:
+        if seconds > self.paused_s():
+            self._tell("lane_paused", lane=self.name, seconds=seconds, error_type=error.error_type)
+        self.pause(seconds)
