@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from batchrunner.telemetry import Emit
 
 
+LARGE_BYTES = 50_000_000
+"""Of input: looking through it takes long enough to say so."""
+
+
 class Display(Protocol):
     """What `console.Display` is to an invocation."""
 
@@ -88,21 +92,29 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
     stdin = job.input.path == "-"
     prepared = None
     if not (directory / "commits").exists() and not stdin:
-        prepared = _prepared(job, invocation, environ, remembered=None)
+        prepared = _prepared(job, invocation, environ, display)
     with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode) as held:
         if not invocation.fresh or not held.commit.number:
-            prepared = prepared or _prepared(job, invocation, environ, remembered=held.commit.input)
+            prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
             return _held(held, prepared, invocation, display)
     _put_aside(directory)
     with open_run(directory, mode=job.output.mode) as held:
-        return _held(held, _prepared(job, invocation, environ, remembered=None), invocation, display)
+        return _held(held, _prepared(job, invocation, environ, display), invocation, display)
 
 
 def _prepared(
-    job: JobSpec, invocation: Invocation, environ: Mapping[str, str], *, remembered: Mapping[str, Any] | None
+    job: JobSpec,
+    invocation: Invocation,
+    environ: Mapping[str, str],
+    display: Display,
+    *,
+    remembered: Mapping[str, Any] | None = None,
 ) -> Prepared:
     spool = invocation.directory / "stdin.jsonl"
     ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=spool)
+    size = sum(path.stat().st_size for path in ready.source.files)
+    if size >= LARGE_BYTES:
+        display.say(f"looking through {size / 1e6:,.0f} MB of input")
     prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
     if invocation.strict:
         _refuse_bad_rows(prepared)

@@ -135,9 +135,11 @@ class LiveTable(Quiet):
                 self._live.update(Text("\n".join(live_lines(now, width))), refresh=True)
 
     def say(self, line: str) -> None:
-        if self._live is not None:
-            with contextlib.suppress(OSError, ValueError):
-                self._live.console.print(line, soft_wrap=True)
+        if self._live is None:
+            self.write(line)
+            return
+        with contextlib.suppress(OSError, ValueError):
+            self._live.console.print(line, soft_wrap=True)
 
     def ended(self) -> None:
         if self._live is not None:

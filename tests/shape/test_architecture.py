@@ -46,7 +46,6 @@ HOMES = {
     "rich": {"console", "cli"},
     "pydantic": {"spec"},
     "genai_prices": {"prices"},
-    "zstandard": {"sources"},
     "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
