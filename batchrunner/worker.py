@@ -120,7 +120,12 @@ class Worker:
         if trip.own and self._not_found.get(trip.own, 0) >= MOST_NOT_FOUND:
             error_text = f"{trip.own} was not found {MOST_NOT_FOUND} times; not asked again in this run"
             return self._outcome(trip, "rejected", error_type="not_found", error=error_text)
-        trip.reserved = self._reservation(trip)
+        reserved = self._reservation(trip)
+        if reserved is None:
+            model = trip.request.model if trip.request else None
+            error_text = f"the price of model {model!r} is not known, so budget.max_cost_usd cannot be kept"
+            return self._outcome(trip, "rejected", error_type="bad_row", error=error_text)
+        trip.reserved = reserved
         return None
 
     def _build(self, trip: Trip) -> None:
@@ -148,12 +153,15 @@ class Worker:
             names.append(f"model {request.model!r}")
         return " with ".join(names) or None
 
-    def _reservation(self, trip: Trip) -> Reservation:
+    def _reservation(self, trip: Trip) -> Reservation | None:
+        """What to book for the next attempt; None where a cap on money meets an unknown price."""
         assert trip.request is not None
         estimate = self.estimator.estimate(trip.request)
         usage = Usage(prompt_tokens=estimate.prompt_tokens, completion_tokens=estimate.completion_tokens)
-        cost = self.prices.cost(trip.request.model, usage) if self.budget.max_cost_usd is not None else None
-        return Reservation(cost_usd=cost or 0.0, tokens=estimate.tokens)
+        if self.budget.max_cost_usd is None:
+            return Reservation(tokens=estimate.tokens)
+        cost = self.prices.cost(trip.request.model, usage)
+        return None if cost is None else Reservation(cost_usd=cost, tokens=estimate.tokens)
 
     async def attempt(self, trip: Trip, channel: Channel) -> Outcome | Later | Unfinished:
         """Take the trip over the wire once. Every failure of the item is data; only cancellation escapes."""

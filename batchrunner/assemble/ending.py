@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,11 @@ if TYPE_CHECKING:
     from batchrunner.spec import JobSpec, MaxFailed
     from batchrunner.store import Totals
 
-REJECTED, EXHAUSTED, UNFINISHED = 3, 4, 1
+REJECTED, EXHAUSTED, REFUSED, BUDGET = 3, 4, 12, 17
 HELPS = frozenset({4, 11, 14, 15, 16, 129, 130, 143})
 """Exit codes after which the same command gets further, if only after a while or after making room."""
+MEASURABLE_S = 3.0
+"""A rate over less time says nothing."""
 FATAL = frozenset({1, 2, 10, 11, 12, 13, 16})
 
 
@@ -64,13 +67,21 @@ def commands(ending: Ending, items: Items, run: Path, command: str) -> dict[str,
         found["longer"] = f"batchrunner redo {where} --where \"finish_reason = 'length'\" --set request.max_tokens=4096"
     if ending.exit in HELPS:
         found["go on"] = command
+    elif ending.exit == REFUSED:
+        found["fixed?"] = command
+    elif ending.exit == BUDGET:
+        found["go on"] = _with_more(command, ending.reason)
     if ending.exit == REJECTED or items.rejected + items.exhausted:
         found["look"] = f"batchrunner show {where} --failed"
-    elif ending.exit == 17:
-        found["go on"] = f"{command} --max-cost MORE"
     elif not ending.exit:
         found["look"] = f"batchrunner show {where} --sample 3"
     return found
+
+
+def _with_more(command: str, reason: str) -> str:
+    """The command with a higher cap, of the kind that was reached."""
+    flag = "--max-cost" if "$" in reason else "--max-tokens-total"
+    return f"{re.sub(rf' {flag}[= ][^ ]+', '', command)} {flag} MORE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +157,8 @@ def _pace(told: Told) -> str | None:
     tally = told.tally
     if not tally.sent:
         return None
+    if tally.seconds < MEASURABLE_S:
+        return f"{told.throttled:,} x 429"
     per_minute = tally.sent / max(tally.seconds, 1e-3) * 60
     text = f"{per_minute:,.0f} requests a minute"
     if told.limit_per_minute:

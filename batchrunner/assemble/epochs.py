@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble.prepare import Prepared
 
 
-def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool) -> None:
+def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool, ways_out: tuple[str, ...] = ()) -> None:
     """Bring the run's books up to the present input and job.
 
     Raises JobChanged when settled items would be bought again. The fast path renders nothing: rows are known
@@ -29,7 +29,7 @@ def take_up(run: store.Run, prepared: Prepared, *, accept_change: bool) -> None:
         return
     matches = compare(run.view(), prepared)
     if not accept_change:
-        refuse(run.commit, prepared, matches, str(run.directory))
+        refuse(run, prepared, matches, ways_out)
     run.begin(epoch, carried=matches.carried)
 
 
@@ -59,23 +59,20 @@ def changed_keys(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     return sorted(key for key in {*before, *now} if before.get(key) != now.get(key))
 
 
-def refuse(commit: store.Commit, prepared: Prepared, matches: store.Matches, run: str) -> None:
+def refuse(run: store.Run, prepared: Prepared, matches: store.Matches, ways_out: tuple[str, ...]) -> None:
     """Exit 13 where the job, or the place of its rows, is another one than the run remembers."""
+    commit, where = run.commit, run.directory
     rows_before, rows_now = commit.input.get("rows_path"), remember(prepared)["rows_path"]
     if rows_before and rows_now and rows_before != rows_now:
-        raise JobChanged(
-            f"{run} is the run of {rows_before}, not of {rows_now}; nothing was sent",
-            "give another --out, or --accept-change to go on with these rows here",
-        )
+        raise JobChanged(f"{where} is the run of {rows_before}, not of {rows_now}; nothing was sent", *ways_out)
     changed = changed_keys(commit.asked, prepared.asked)
     if not changed or not matches.changed_items:
         return
-    cost = f", for about ${matches.changed_cost_usd:,.2f}" if matches.changed_cost_usd else ""
+    known = matches.changed_cost_usd is not None
+    cost = f" for about ${matches.changed_cost_usd:,.2f}" if known else " at an unknown price"
     what = ", ".join(changed)
     raise JobChanged(
-        f"the job changed since {run} began ({what}): {matches.changed_items:,} settled items would be bought again"
+        f"the job changed since {where} began ({what}): {matches.changed_items:,} settled items would be bought again"
         f"{cost}; nothing was sent",
-        "keep both:           the same command with --out ANOTHER_DIR",
-        "buy again:           the same command with --accept-change",
-        "see the difference:  batchrunner plan with the same arguments and --diff",
+        *ways_out,
     )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 2.0
 SIMULATED_LATENCY_S = 0.4
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 THIRD_SIGNAL = 3
 
 
@@ -89,12 +90,14 @@ class Execution:
         self.brakes = Brakes()
         try:
             async with AsyncExitStack() as stack:
+                # Outermost, so that a second signal while everything closes is heard and kills nothing.
+                received = stack.enter_context(anyio.open_signal_receiver(*SIGNALS))
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
                 writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
-                group.start_soon(self._obey_signals)
+                group.start_soon(self._obey_signals, received)
                 group.start_soon(self._keep_deadline)
                 group.start_soon(self._show)
                 group.start_soon(self._beat)
@@ -165,31 +168,31 @@ class Execution:
 
     # Beside the run
 
-    async def _obey_signals(self) -> None:
+    async def _obey_signals(self, received: AsyncIterator[signal.Signals]) -> None:
         """The first signal drains, the second stops, the third dies."""
         async with create_task_group() as group:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
-                async for number in received:
-                    self.signals += 1
-                    self.emit("signal_received", signal=signal.Signals(number).name, count=self.signals)
-                    if self.signals == 1:
-                        self._drain(number, group)
-                    elif self.signals == THIRD_SIGNAL:
-                        os._exit(128 + number)
-                    else:
-                        self.brakes.stop()
+            async for number in received:
+                self.signals += 1
+                self.emit("signal_received", signal=signal.Signals(number).name, count=self.signals)
+                if self.signals == 1:
+                    self._drain(number, group)
+                elif self.signals == THIRD_SIGNAL:
+                    os._exit(128 + number)
+                else:
+                    self.brakes.stop()
 
     def _drain(self, number: int, group: TaskGroup) -> None:
         in_flight, oldest_s = len(self.runner.in_flight), self.oldest_s()
         self.brakes.drain(Interrupted(signal.Signals(number).name, number))
         patient = self.manner.patient and number == signal.SIGINT
-        if patient:
+        if patient and in_flight:
             self.display.say(
                 f"Draining {in_flight} in flight (oldest {oldest_s:.0f} s). "
                 "Ctrl-C again gives them up; they may be billed."
             )
-        else:
+        elif in_flight:
             self.display.say(f"draining {in_flight} in flight, for {self.manner.grace_s:g} s at most")
+        if not patient:
             group.start_soon(self._give_up_after_grace)
 
     async def _give_up_after_grace(self) -> None:
@@ -232,7 +235,7 @@ class Execution:
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
-        notes += [f"{lane.name} does not answer, probing" for lane in lanes if lane.breaker.open][:1]
+        notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
         return Progress(
             name=self.prepared.ready.job.name,
             done=tally.done,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -13,22 +14,22 @@ from batchrunner import templates
 from batchrunner.assemble.channels import Channels
 from batchrunner.assemble.ending import Items, Told, judge, summary
 from batchrunner.assemble.epochs import take_up
-from batchrunner.assemble.execute import Execution, Manner
+from batchrunner.assemble.execute import SIGNALS, Execution, Manner
 from batchrunner.assemble.feed import InputFeed
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
-from batchrunner.assemble.table import publish_results
+from batchrunner.assemble.table import carry_of, publish_results
 from batchrunner.credentials import Redactor
 from batchrunner.errors import JobError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.spec import NO_FAILURES
-from batchrunner.store import open_run
+from batchrunner.store import lock_is_held, open_run, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from batchrunner.assemble.prepare import Ready
@@ -80,6 +81,8 @@ class Invocation:
     simulate: bool = False
     redo: Redo | None = None
     command: str = "batchrunner run"
+    ways_out: tuple[str, ...] = ()
+    """What to do when settled items would be bought again, ready to be pasted."""
     call: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,6 +96,8 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
     prepared = None
     if not (directory / "commits").exists() and not stdin:
         prepared = _prepared(job, invocation, environ, display)
+    if invocation.wait_lock_s and lock_is_held(directory / "lock"):
+        display.say(f"waiting for the process that holds {directory}, {invocation.wait_lock_s:g} s at most")
     with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode) as held:
         if not invocation.fresh or not held.commit.number:
             prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
@@ -116,6 +121,7 @@ def _prepared(
     if size >= LARGE_BYTES:
         display.say(f"looking through {size / 1e6:,.0f} MB of input")
     prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
+    carry_of(prepared).schema(prepared.checked)  # A column to keep that is not there is a fault now, not at the end.
     if invocation.strict:
         _refuse_bad_rows(prepared)
     return prepared
@@ -149,12 +155,12 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
     redactor = Redactor(credential.key for credential in ready.credentials)
     with ExitStack() as stack:
         emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor))
-        take_up(run, prepared, accept_change=invocation.accept_change)
-        totals = run.spent()
+        take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
+        spent = run.spent()
         selection = _selection(prepared, invocation)
-        before = _items(run.ledger, prepared, selection, totals)
+        before = _items(run.ledger, prepared, selection, spent)
         settled = before.succeeded + before.rejected
-        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call))
+        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection)
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
@@ -169,16 +175,37 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
             emit=emit,
             redactor=redactor,
             heartbeat=chronicle.beat,
-            budget=_budget(ready, selection, totals),
-            estimator=_estimator(totals),
+            budget=_budget(ready, selection, spent),
+            estimator=_estimator(spent),
             resend=_resend(prepared, invocation.redo),
             sent_changes=invocation.redo.changes or None if invocation.redo else None,
         )
         execution.tally.listen(lambda outcome: _log_failure(emit, outcome))
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
-        if cause is None:
-            cause = anyio.run(execution, backend_options={"use_uvloop": True})
-        return _conclude(execution, cause, invocation, selection, chronicle, settled)
+        with _unhurried():
+            if cause is None:
+                cause = anyio.run(execution, backend_options={"use_uvloop": True})
+            return _conclude(execution, cause, invocation, selection, chronicle, settled)
+
+
+@contextmanager
+def _unhurried() -> Iterator[None]:
+    """While what was bought is put in order, the first signal is let pass; the next one does what it always does.
+
+    The event loop hears signals itself while it runs; this is for the moments around it.
+    """
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def let_pass(number: int, frame: object) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in SIGNALS:
+        signal.signal(number, let_pass)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _selection(prepared: Prepared, invocation: Invocation) -> Selection:
@@ -268,7 +295,8 @@ def _announce(display: Display, run: Run, items: Items, settled: int, chronicle:
         f"resuming {directory}: {settled:,} of {items.total:,} settled" if chronicle.resumed else f"new run {directory}"
     )
     display.began(line, {"run": str(directory), "settled": settled, "total": items.total})
-    for warning in (*ready.warnings, *chronicle.notes()):
+    empty = () if items.total else ("the input has no rows",)
+    for warning in (*empty, *ready.warnings, *chronicle.notes()):
         display.say(warning)
 
 
@@ -294,8 +322,9 @@ def _conclude(
 ) -> dict[str, Any]:
     """Judge, publish the results when every item has its outcome, and write it all down."""
     run, prepared = execution.run, execution.prepared
-    totals = run.spent()
-    items = _items(run.ledger, prepared, selection, totals)
+    # Also what is in no part, where a full disk kept it from becoming one.
+    spent = totals(view_run(run.directory))
+    items = _items(run.ledger, prepared, selection, spent)
     results = None
     if not items.unfinished:
         results = publish_results(run, prepared, selection)
@@ -307,7 +336,7 @@ def _conclude(
         run=run.directory,
         results=results,
         items=items,
-        totals=totals,
+        totals=spent,
         tally=execution.tally,
         settled_before=settled,
         in_flight_given_up=execution.given_up(),

@@ -46,7 +46,9 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
     total = selection.count(prepared.checked)
     settled = sum(books["skip"][: selection.stop])
     sample = _Sample(prepared, open_items, view)
-    to_buy = max(0, total - settled)
+    # Where all open rows were looked at, those that cannot be asked are known and will not be bought.
+    whole = len(open_items) < SAMPLE
+    to_buy = max(0, total - settled - (len(sample.faults) if whole else 0))
     return {
         "type": "plan",
         "name": job.name,
@@ -55,7 +57,12 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
         "items": {"total": total, "settled": settled, "to_buy": to_buy},
-        "bad_rows": {"unreadable": prepared.checked.faulty, "first": sample.faults[:10]},
+        "bad_rows": {
+            "unreadable": prepared.checked.faulty,
+            "cannot_be_asked": len(sample.faults),
+            "looked_at": len(open_items),
+            "first": sample.faults[:10],
+        },
         "changed": books["changed"],
         "bought_again": books["bought_again"],
         "bought_again_usd": books["bought_again_usd"],
@@ -118,7 +125,7 @@ class _Sample:
         estimator = Estimator()
         if not self.requests:
             return {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cost_usd_at_most": 0.0}
-        scale = to_buy / (len(self.requests) + len(self.faults))
+        scale = to_buy / len(self.requests)
         known = self.totals.completion_quantiles if self.totals and self.totals.outcomes >= ENOUGH else None
         likely = most = 0.0
         prompt = completion = 0

@@ -113,7 +113,8 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
     assert source
     assert endpoint
     assert keys is not None
-    warnings = (*provider.warnings(endpoint), *(warning for key in keys for warning in key.warnings))
+    about_keys = () if simulate else provider.warnings(endpoint)
+    warnings = (*about_keys, *(warning for key in keys for warning in key.warnings))
     return Ready(
         job=job,
         provider=provider,
@@ -135,6 +136,7 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
         checked = sources.check(source, shard=part)
     source.learn(checked)
     asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
+    _price_of_rows(ready, checked)
     asked = {"provider.kind": ready.provider.name, "provider.base_url": ready.endpoint.base_url, **asker.asked}
     return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
 
@@ -186,6 +188,17 @@ def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str,
     if any(key.key is not None for key in keys):
         credentials.refuse_plain_http(base_url, job.provider.allow_http)
     return keys
+
+
+def _price_of_rows(ready: Ready, checked: sources.Checked) -> None:
+    """A cap on money cannot be kept where neither the job nor the rows say which model is asked."""
+    job = ready.job
+    named = job.request.get("model") is not None or "model" in checked.columns or "body" in checked.columns
+    if job.budget.max_cost_usd is not None and not named and checked.rows:
+        raise JobError(
+            "budget.max_cost_usd: no model is asked, so no price is known; give request.model and its price in [prices], "
+            "or cap tokens with budget.max_tokens_total"
+        )
 
 
 def _price_of_cap(job: JobSpec, prices: Prices) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from batchrunner.assemble.selection import Selection
     from batchrunner.errors import BatchrunnerError
     from batchrunner.events import Progress, Tally
     from batchrunner.spec import JobSpec
@@ -38,6 +39,7 @@ class Chronicle:
     run: Run
     job: JobSpec
     call: Mapping[str, Any]
+    selection: Selection
     began_at: str = field(default_factory=_now)
     before: Mapping[str, Any] = field(init=False)
 
@@ -160,6 +162,11 @@ class Chronicle:
             "job": self.job.public(),
             "input": {**self.run.commit.input, "rows": self.run.commit.rows, "base": str(self.job.base.resolve())},
             "call": dict(self.call),
+            "selection": {
+                "index": self.selection.index,
+                "shards": self.selection.shards,
+                "stop": self.selection.stop,
+            },
             "history": self.before.get("history") or [] if history is None else history,
         }
         write_manifest(self.path, manifest, self.job.output.mode, durable=durable)

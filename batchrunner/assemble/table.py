@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__, providers, sources, store, templates
+from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
 from batchrunner.records import Endpoint
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from batchrunner.assemble.prepare import Prepared
-    from batchrunner.assemble.selection import Selection
 
 RESULTS = "results.parquet"
 
@@ -119,7 +119,9 @@ class Remade:
     carried: Carry
 
     def batches(self) -> Iterator[Any]:
-        return self.carried.batches(self.source, self.checked)
+        taken = self.manifest.get("selection")
+        selection = Selection(**taken) if taken else None
+        return self.carried.batches(self.source, self.checked, selection=selection)
 
     def sent(self, row: int) -> str | None:
         job = self.manifest["job"]

@@ -7,12 +7,13 @@ import importlib
 import os
 import sys
 import traceback
-from typing import TYPE_CHECKING, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from batchrunner import __version__
-from batchrunner.errors import BatchrunnerError
+from batchrunner.errors import BatchrunnerError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +42,17 @@ class Lazy(click.Group):
         except click.UsageError as error:
             raise self._suggest(args[0], ctx) or error from None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Whoever read our answer has had enough of it; click would call that a failure.
+            raise click.exceptions.Exit(0) from None
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise StoreError(f"standard output: {error.strerror}; make room, or name a file with --to") from error
+
     def _suggest(self, name: str, ctx: click.Context) -> click.UsageError | None:
         from difflib import get_close_matches
 
@@ -63,6 +75,8 @@ def group() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. The one place that turns errors into exit codes."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (closed by whoever started us; kept to the end)
     try:
         code = group.main(args=words, prog_name="batchrunner", standalone_mode=False)
     except click.exceptions.Exit as error:
@@ -70,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except click.Abort:
         code = 130
     except KeyboardInterrupt:
-        _say("interrupted; nothing was sent")
+        _say("interrupted before anything was sent")
         code = 130
     except click.ClickException as error:
         with contextlib.suppress(OSError):
@@ -79,8 +93,6 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except BatchrunnerError as error:
         _say(str(error))
         code = _fatal(words, error.exit_code, str(error))
-    except BrokenPipeError:
-        code = 0  # Whoever read our answer has had enough of it.
     except Exception as error:
         traceback.print_exc()
         _say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")

@@ -61,13 +61,17 @@ def _output(to: str | None) -> Any:
 
     from batchrunner.errors import StoreError
 
+    file: BinaryIO
     if to is None:
         yield sys.stdout.buffer
         return
-    target = Path(to)
+    target = Path(to).resolve()  # A link stays a link.
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:  # A device or a pipe is written to, never replaced.
+            yield file
+        return
     beside = target.with_name(f".{target.name}.partial")
     try:
-        file: BinaryIO
         with beside.open("wb") as file:
             yield file
             file.flush()

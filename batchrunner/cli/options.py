@@ -112,8 +112,12 @@ def load_job(target: str, given: Mapping[str, Any], *, changes: Mapping[str, Any
 
 def directory_of(job: JobSpec, given: Mapping[str, Any]) -> Path:
     """Where the job's run lives, by its options."""
+    from pathlib import Path
+
     from batchrunner import spec
 
+    if given.get("directory"):
+        return Path(given["directory"])
     shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
     directory = spec.run_dir(
         job,

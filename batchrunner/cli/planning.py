@@ -38,21 +38,16 @@ def plan_job(target: str, given: Mapping[str, Any]) -> int:
 
 
 def _lines(found: Mapping[str, Any]) -> Iterator[str]:
-    items, estimate = found["items"], found["estimate"]
+    items = found["items"]
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
     yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy"
     if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
-        yield f"bad rows {found['bad_rows']['unreadable']:,} cannot be read"
+        bad = found["bad_rows"]
+        yield f"bad rows {bad['cannot_be_asked']:,} of {bad['looked_at']:,} open rows cannot be asked"
         yield from (f"         {fault}" for fault in found["bad_rows"]["first"])
-    how = "calibrated by what the run has settled" if estimate.get("calibrated") else "a guess until some are settled"
-    yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,}, {how}"
-    if estimate["cost_usd"] is None:
-        yield 'cost     unknown: the price is not known; give it in [prices."MODEL"]'
-    else:
-        yield f"cost     about {money(estimate['cost_usd'])}, at most {money(estimate['cost_usd_at_most'])}"
-    if found["time_s"] is not None:
-        yield f"time     {brief(found['time_s'])} at the limits"
+    if items["to_buy"]:
+        yield from _estimate(found)
     if found["renamed"]:
         yield "columns  " + ", ".join(f"{old} becomes {new}" for old, new in found["renamed"].items())
     yield from (f"warning  {warning}" for warning in found["warnings"])
@@ -63,6 +58,18 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"--- POST {request['path']}"
         yield request["body"][:MOST_SHOWN]
         yield from (f"warning  {warning}" for warning in request["warnings"])
+
+
+def _estimate(found: Mapping[str, Any]) -> Iterator[str]:
+    estimate = found["estimate"]
+    how = "calibrated by what the run has settled" if estimate.get("calibrated") else "a guess until some are settled"
+    yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,}, {how}"
+    if estimate["cost_usd"] is None:
+        yield 'cost     unknown: the price is not known; give it in [prices."MODEL"]'
+    else:
+        yield f"cost     about {money(estimate['cost_usd'])}, at most {money(estimate['cost_usd_at_most'])}"
+    if found["time_s"] is not None:
+        yield f"time     {brief(found['time_s'])} at the limits"
 
 
 def _diff(found: Mapping[str, Any]) -> Iterator[str]:

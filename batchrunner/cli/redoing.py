@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SENT = "request."
+NOT_AGAIN = ("limit", "fresh", "accept_change", "as_json", "quiet", "directory")
+"""Options of the run's last call that a redo does not take over."""
 
 
 def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any]) -> int:
@@ -47,5 +49,9 @@ def _call(target: str, directory: Path, given: Mapping[str, Any]) -> tuple[str, 
     call = state_of(directory).get("call")
     if not call:
         raise RunError(f"{directory}: its manifest does not say which job it is of; give the job file instead")
-    kept = {name: value for name, value in call["given"].items() if name not in ("limit", "fresh", "accept_change")}
-    return call["target"], {**kept, **{name: value for name, value in given.items() if value}, "out": str(directory)}
+    kept = {name: value for name, value in call["given"].items() if name not in NOT_AGAIN}
+    return call["target"], {
+        **kept,
+        **{name: value for name, value in given.items() if value},
+        "directory": str(directory),
+    }

@@ -12,6 +12,7 @@ import click
 
 from batchrunner import spec
 from batchrunner.assemble import Invocation, invoke
+from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
 
@@ -46,9 +47,10 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo
         simulate=bool(given.get("simulate")),
         redo=redo,
         command=_command(target),
+        ways_out=_ways_out(target, given),
         call={"target": target, "given": {name: value for name, value in given.items() if value}},
     )
-    every_s = _seconds("--progress-every", given.get("progress_every") or "30s")
+    every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
     summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
     conclude(summary, as_json=as_json, quiet=quiet)
@@ -75,6 +77,23 @@ def _stderr_is_terminal() -> bool:
     with contextlib.suppress(ValueError, AttributeError):
         return sys.stderr.isatty()
     return False
+
+
+def _ways_out(target: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """The three commands of exit 13: keep both, buy again, see the difference."""
+    words = ["batchrunner", "plan", target]
+    for parameter in plan.command.params:
+        value = given.get(str(parameter.name))
+        if not isinstance(parameter, click.Option) or not value:
+            continue
+        values = value if isinstance(value, tuple) else (value,)
+        words += [word for one in values for word in ([parameter.opts[0]] if one is True else [parameter.opts[0], one])]
+    command = _command(target)
+    return (
+        f"keep both:           {command} --out ANOTHER_DIR",
+        f"buy again:           {command} --accept-change",
+        f"see the difference:  {shlex.join(map(str, words))} --diff",
+    )
 
 
 def _command(target: str) -> str:

@@ -153,6 +153,8 @@ def progress_line(now: Progress) -> str:
     parts = [f"{now.done:,}/{now.total:,}", _pace(now), f"{now.in_flight:,} in flight"]
     if now.waiting:
         parts.append(f"{now.waiting:,} waiting")
+    if now.throttled:
+        parts.append(f"{now.throttled:,} x 429")
     parts.append(f"{now.failed:,} failed")
     if now.cost_usd:
         parts.append(text.money(now.cost_usd))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.console import text
@@ -16,7 +17,7 @@ MOST_LINES, MOST_TYPES = 12, 3
 def summary_lines(summary: Mapping[str, Any]) -> list[str]:
     """What the summary object says, for people. Commands are never cut: they are to be pasted."""
     items, now = summary["items"], summary["now"]
-    lines = [_head(summary)]
+    lines = [_head(summary), *_why(summary)]
     lines.append(
         f"items    {items['total']:,}: {items['succeeded']:,} succeeded, {items['rejected']:,} rejected, "
         f"{items['exhausted']:,} exhausted, {items['unfinished']:,} unfinished"
@@ -36,14 +37,22 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
 
 def _head(summary: Mapping[str, Any]) -> str:
     state = "finished" if summary["type"] == "finished" and summary["items"]["unfinished"] == 0 else "not finished"
-    reason = f": {summary['reason']}" if summary["exit"] else ""
-    return f"{summary['name']} {state} in {text.clock(summary['now']['seconds'])}, exit {summary['exit']}{reason}"
+    return f"{summary['name']} {state} in {text.clock(summary['now']['seconds'])}, exit {summary['exit']}"
+
+
+def _why(summary: Mapping[str, Any]) -> list[str]:
+    """The reason of an exit that is not 0, on three lines at most."""
+    if not summary["exit"]:
+        return []
+    first, *rest = textwrap.wrap(text.clean(summary["reason"]), WIDTH - 9) or [""]
+    return [f"why      {first}", *(f"         {line}" for line in rest[:2])]
 
 
 def _failures(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:
     kinds = sorted(failed.items(), key=lambda pair: -pair[1]["count"])
     lines = [
         f"failed   {kind} {facts['count']:,}, first {facts['first_id']!r} (row {facts['first_row']:,})"
+        + (f": {facts['first_error']}" if facts.get("first_error") else "")
         for kind, facts in kinds[:MOST_TYPES]
     ]
     rest = sum(facts["count"] for _, facts in kinds[MOST_TYPES:])

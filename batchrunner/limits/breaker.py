@@ -89,7 +89,8 @@ class Breaker:
         if self.opened_at is None and self._everyone(max(CANARY, window)):
             self.opened_at, self._probes = now, 0
         if self.opened_at is not None and now - self.opened_at + self.probe_wait_s() > self._down_s:
-            return ProviderUnavailable(f"no answer that can be used for {self._down_s:g} s: {error}")
+            down_s = now - self.opened_at
+            return ProviderUnavailable(f"no usable answer for {down_s:.0f} s (retry.down_s {self._down_s:g}): {error}")
         return None
 
     def _everyone(self, window: int) -> bool:

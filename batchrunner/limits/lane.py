@@ -45,6 +45,8 @@ class Lane:
         self.in_flight = 0
         self.throttled_count = 0
         self.canary: int | None = CANARY
+        self.trouble = ""
+        """The last error of an attempt."""
         self.ended: BatchrunnerError | None = None
         """Why nothing more goes out on this lane in this run."""
         self._clock = clock
@@ -108,7 +110,7 @@ class Lane:
 
     def failed(self, error: RequestError, item_id: str, *, started_at: float) -> None:
         """Take in a failed attempt begun at `started_at`. May pause the lane, open its breaker, or end it."""
-        now = self._clock()
+        now, self.trouble = self._clock(), str(error)
         if error.scope == "lane" or error.error_type == "rate_limit":
             self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open

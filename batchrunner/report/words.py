@@ -22,7 +22,9 @@ def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield f"         {items['succeeded']:,} succeeded, {items['rejected']:,} rejected, {items['exhausted']:,} exhausted"
     for kind, facts in sorted(state["failed_by_type"].items(), key=lambda pair: -pair[1]["count"])[:6]:
         yield f"failed   {kind} {facts['count']:,}, first {facts['first_id']!r} (row {facts['first_row']:,})"
-    if state["state"] == "running":
+    if state["state"] == "running" and state.get("alive") is False:
+        yield f"flight   {state.get('in_flight', 0):,} were in flight and may be paid twice"
+    elif state["state"] == "running":
         left = f", about {state['left_s']:,.0f} s left" if state.get("left_s") else ""
         yield f"rate     {state.get('per_minute') or 0:,.0f} rpm, {state.get('in_flight', 0):,} in flight{left}"
     cost = "unknown" if state["cost_usd"] is None else f"${state['cost_usd']:,.4f}"
@@ -39,7 +41,9 @@ def _alive(state: Mapping[str, Any]) -> str:
         return f" no more: pid {state.get('pid')} has died; run the same command again to resume"
     if state["state"] == "running":
         return f" (pid {state.get('pid')} on {state.get('host')})"
-    return f", exit {state['exit']}: {state['reason']}" if state.get("exit") is not None else ""
+    if state.get("exit") is None:
+        return ""
+    return f", exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "")
 
 
 def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: Callable[..., str]) -> Iterator[str]:
