@@ -179,6 +179,7 @@ class Progress:
     per_minute: float
     limit_per_minute: float | None
     in_flight: int
+    slots: int
     oldest_s: float
     waiting: int
     throttled: int

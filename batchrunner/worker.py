@@ -12,6 +12,7 @@ import anyio
 from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, RequestError
 from batchrunner.limits.budget import NOTHING, Reservation
 from batchrunner.records import Outcome, Usage
+from batchrunner.retry import MOST_UNREADABLE, Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from batchrunner.limits import Budget, Estimator
     from batchrunner.providers.base import Provider
     from batchrunner.records import Endpoint, Item, Request, Status
-    from batchrunner.retry import Backoff
     from batchrunner.stack import Answer, Call, Channel
 
 MOST_NOT_FOUND = 2
@@ -230,7 +230,7 @@ class Worker:
             return self._failed(trip, "rejected", error, message)
         wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable)
         left_s = trip.began_at + self.settings.item_s - anyio.current_time()
-        if channel.lane.breaker.open and wait_s is None:
+        if channel.lane.breaker.open and wait_s is None and trip.unreadable <= MOST_UNREADABLE:
             wait_s = 0.0  # The lane is down, not the item: it waits for the probe.
         if wait_s is None or max(wait_s, channel.lane.paused_s()) > left_s:
             return self._failed(trip, "exhausted", error, message)

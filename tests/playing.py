@@ -134,6 +134,7 @@ class Play:
         route: Callable[[Item], str] = lambda item: "",
         no_wait: bool = True,
         probe_s: float = 0.05,
+        keys: int = 1,
     ) -> None:
         self.wire, self.outcomes, self.brakes = wire, list[Any](), Brakes()
         self.tally = Tally(total=0, before=Counts(), clock=anyio.current_time)
@@ -155,7 +156,7 @@ class Play:
             worker=worker,
             record=self.record,
             route=route,
-            open_channels=lambda name: [self.channel(name)],
+            open_channels=lambda name: [self.channel(f"{name} key {number}") for number in range(keys)],
             watch=self.tally,
             brakes=self.brakes,
         )

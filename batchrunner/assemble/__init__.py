@@ -1,8 +1,9 @@
 """From a job to a running run: the one place that wires sources, providers, store, transport and limits together."""
 
+from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invoke import Invocation, Redo, invoke
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
 
-__all__ = ["Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]
+__all__ = ["fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]

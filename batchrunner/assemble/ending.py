@@ -45,12 +45,12 @@ class Ending:
     reason: str
 
 
-def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed) -> Ending:
-    """The exit code by DESIGN's table: what ended the run early counts only while items are unfinished."""
-    if isinstance(cause, StoreError) or (cause is not None and items.unfinished):
+def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed, *, left: int, redo: bool) -> Ending:
+    """The exit code. What ended the run early counts while items are unfinished, or `left` without their new chance."""
+    if isinstance(cause, StoreError) or (cause is not None and (items.unfinished or left)):
         code = cause.exit_code if isinstance(cause, BatchrunnerError) else 1
         return Ending(exit=code, reason=str(cause))
-    if items.unfinished:
+    if items.unfinished and not redo:
         return Ending(exit=1, reason=f"{items.unfinished:,} items were given no outcome: a bug in batchrunner")
     failed = items.rejected + items.exhausted
     if max_failed.allows(failed, items.total):
@@ -63,14 +63,14 @@ def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed) -> E
 def commands(ending: Ending, items: Items, run: Path, command: str) -> dict[str, str]:
     """The ready commands: to go on, and to look."""
     where, found = shlex.quote(str(run)), {}
-    if items.length:
-        found["longer"] = f"batchrunner redo {where} --where \"finish_reason = 'length'\" --set request.max_tokens=4096"
     if ending.exit in HELPS:
         found["go on"] = command
     elif ending.exit == REFUSED:
         found["fixed?"] = command
     elif ending.exit == BUDGET:
         found["go on"] = _with_more(command, ending.reason)
+    if items.length:
+        found["longer"] = f"batchrunner redo {where} --where \"finish_reason = 'length'\" --set request.max_tokens=4096"
     if ending.exit == REJECTED or items.rejected + items.exhausted:
         found["look"] = f"batchrunner show {where} --failed"
     elif not ending.exit:

@@ -13,7 +13,7 @@ import anyio
 from anyio import create_task_group, to_thread
 
 from batchrunner import simulator
-from batchrunner.errors import DeadlineReached, Interrupted, StoreError
+from batchrunner.errors import BatchrunnerError, DeadlineReached, Interrupted, StoreError
 from batchrunner.events import Progress
 from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
@@ -41,6 +41,11 @@ HEARTBEAT_S = 2.0
 SIMULATED_LATENCY_S = 0.4
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 THIRD_SIGNAL = 3
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that end a run, but those that whoever started us has switched off, as nohup does."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class Display(Protocol):
@@ -91,7 +96,7 @@ class Execution:
         try:
             async with AsyncExitStack() as stack:
                 # Outermost, so that a second signal while everything closes is heard and kills nothing.
-                received = stack.enter_context(anyio.open_signal_receiver(*SIGNALS))
+                received = stack.enter_context(anyio.open_signal_receiver(*heeded()))
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
                 writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
@@ -103,8 +108,9 @@ class Execution:
                 group.start_soon(self._beat)
                 await self.runner.run(self.feed)
                 group.cancel_scope.cancel()
-        except* StoreError as errors:
-            self.brakes.cause = self.brakes.cause or _first(errors)
+        except* BatchrunnerError as errors:
+            # Whatever else ended the run: that not everything could be written is the word that counts.
+            self.brakes.cause = _first(errors)
         return self.brakes.cause
 
     @asynccontextmanager
@@ -214,7 +220,10 @@ class Execution:
 
     async def _beat(self) -> None:
         while True:
-            await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
+            try:
+                await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
+            except StoreError as error:
+                self.brakes.drain(error)  # A full disk takes nothing from those in flight.
             await anyio.sleep(HEARTBEAT_S)
 
     # What can be seen of it
@@ -224,7 +233,8 @@ class Execution:
 
     def given_up(self) -> int:
         """Requests that were in flight when the run stopped: they may be billed."""
-        return len(self.runner.in_flight) if hasattr(self, "runner") else 0
+        trips = self.runner.in_flight.values() if hasattr(self, "runner") else ()
+        return sum(1 + trip.possibly_billed for trip in trips)
 
     def oldest_s(self) -> float:
         began = [trip.started_at for trip in self.runner.in_flight.values()]
@@ -246,6 +256,7 @@ class Execution:
             per_minute=tally.rate.per_minute(),
             limit_per_minute=sum(limits) if limits else None,
             in_flight=len(self.runner.in_flight),
+            slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
             waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),
             throttled=sum(lane.throttled_count for lane in lanes),
@@ -263,6 +274,6 @@ def _literal(value: Any) -> str | None:
     return None if value is None or "{{" in str(value) else str(value)
 
 
-def _first(group: BaseExceptionGroup[StoreError]) -> StoreError:
+def _first(group: BaseExceptionGroup[BatchrunnerError]) -> BatchrunnerError:
     error = group.exceptions[0]
     return _first(error) if isinstance(error, BaseExceptionGroup) else error

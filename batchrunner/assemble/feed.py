@@ -25,6 +25,8 @@ class InputFeed:
 
     def __init__(self, source: sources.Input, selection: Selection, *, skip: bytearray) -> None:
         self._source, self._selection = source, selection
+        self.wanted = selection.among(skip)
+        """How many items this feed is to give."""
         self._skipped: list[int] = []
         self._rows = len(skip)
         self._items = self._pass(skip)

@@ -19,13 +19,13 @@ from batchrunner.assemble.feed import InputFeed
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
-from batchrunner.assemble.table import carry_of, publish_results
+from batchrunner.assemble.table import RESULTS, carry_of, publish_results
 from batchrunner.credentials import Redactor
-from batchrunner.errors import JobError
+from batchrunner.errors import JobError, RunError, RunLocked, StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.spec import NO_FAILURES
-from batchrunner.store import lock_is_held, open_run, totals, view_run
+from batchrunner.store import check_target, lock_is_held, open_run, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ class Display(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Redo:
-    """Rows of the current input to buy again, and the job that says what is sent this time."""
+    """Items to buy again, and the job that says what is sent this time."""
 
-    rows: frozenset[int]
+    ids: frozenset[str]
     changed: JobSpec | None = None
     changes: str = ""
 
@@ -98,13 +98,24 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
         prepared = _prepared(job, invocation, environ, display)
     if invocation.wait_lock_s and lock_is_held(directory / "lock"):
         display.say(f"waiting for the process that holds {directory}, {invocation.wait_lock_s:g} s at most")
+    if invocation.fresh and (directory / "commits").exists():
+        _begin_anew(job, invocation, environ, display)
     with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode) as held:
-        if not invocation.fresh or not held.commit.number:
-            prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
-            return _held(held, prepared, invocation, display)
-    _put_aside(directory)
-    with open_run(directory, mode=job.output.mode) as held:
-        return _held(held, _prepared(job, invocation, environ, display), invocation, display)
+        prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
+        return _held(held, prepared, invocation, display)
+
+
+def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str], display: Display) -> None:
+    """`--fresh`: once the job has been found sound, put the old run aside while nobody else can take it."""
+    if job.input.path != "-":
+        _prepared(job, invocation, environ, display)
+    try:
+        with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode):
+            _put_aside(invocation.directory)
+    except RunLocked:
+        raise
+    except RunError:
+        _put_aside(invocation.directory)  # A damaged run is what --fresh is recommended for.
 
 
 def _prepared(
@@ -155,6 +166,7 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
     redactor = Redactor(credential.key for credential in ready.credentials)
     with ExitStack() as stack:
         emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor))
+        check_target(run.directory / RESULTS, run_id=run.run_id)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
         spent = run.spent()
         selection = _selection(prepared, invocation)
@@ -240,8 +252,8 @@ def _feed(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo |
         skip = bytearray(ledger.settled_mask())
     else:
         skip = bytearray(b"\1") * ledger.rows
-        for row in redo.rows:
-            skip[row] = 0
+        for item in prepared.ready.source.rows(stop=selection.stop):
+            skip[item.row] = item.item_id not in redo.ids
     return InputFeed(prepared.ready.source, selection, skip=skip)
 
 
@@ -326,11 +338,16 @@ def _conclude(
     spent = totals(view_run(run.directory))
     items = _items(run.ledger, prepared, selection, spent)
     results = None
-    if not items.unfinished:
-        results = publish_results(run, prepared, selection)
+    if not items.unfinished and not isinstance(cause, StoreError):
+        whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
+        try:
+            results = publish_results(run, prepared, whole)
+        except StoreError as error:
+            cause = error
     lanes = execution.lanes()
     limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
-    ending = judge(cause, items, invocation.max_failed)
+    left = max(0, execution.feed.wanted - execution.tally.now.settled)
+    ending = judge(cause, items, invocation.max_failed, left=left, redo=invocation.redo is not None)
     told = Told(
         job=prepared.ready.job,
         run=run.directory,
@@ -345,6 +362,9 @@ def _conclude(
         command=invocation.command,
     )
     found = summary(ending, told)
-    chronicle.end(found, draining=cause is not None)
+    try:
+        chronicle.end(found, draining=cause is not None, left=left)
+    except StoreError as error:
+        execution.display.say(str(error))
     execution.emit("run_ended", exit=ending.exit, reason=ending.reason, items=found["items"], now=found["now"])
     return found

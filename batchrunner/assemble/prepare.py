@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from batchrunner.templates import Asker
 
 T = TypeVar("T")
+OPTIONS = ("deployment", "api_version")
+"""Keys of [provider] that only single dialects know."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
     prices = Prices(job.prices, job.provider.base_url or (provider.base_url if provider else None))
     if provider:
         faults.of(lambda: _price_of_cap(job, prices))
+        faults.of(lambda: _one_at_a_time(job, provider))
     faults.stop()
     assert provider
     assert source
@@ -137,7 +140,7 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     source.learn(checked)
     asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
     _price_of_rows(ready, checked)
-    asked = {"provider.kind": ready.provider.name, "provider.base_url": ready.endpoint.base_url, **asker.asked}
+    asked = {**_address(ready), **asker.asked}
     return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
 
 
@@ -162,7 +165,11 @@ def _provider(job: JobSpec) -> Provider:
 def _base_url(job: JobSpec, provider: Provider) -> str:
     given = job.provider.base_url or provider.base_url
     if given is None:
-        raise JobError(f"provider.base_url is not set; provider {provider.name!r} has no public address")
+        hosts = providers.own_address(provider)
+        example = f", such as {hosts.replace('*', 'NAME')!r}" if hosts else ""
+        raise JobError(
+            f"provider.base_url is not set, and provider {provider.name!r} has no public address; give your own{example}"
+        )
     return provider.normalise(given)
 
 
@@ -172,8 +179,21 @@ def _endpoint(job: JobSpec, base_url: str, environ: Mapping[str, str]) -> Endpoi
         base_url=base_url,
         workspace_id=str(workspace) if workspace not in (None, "") else None,
         headers=job.provider.headers,
+        options=options_of(dict(job.provider)),
         volatile=frozenset(job.request.get("volatile") or ()),
     )
+
+
+def options_of(section: Mapping[str, Any]) -> dict[str, str]:
+    """A dialect's own settings from the section [provider]."""
+    return {name: section[name] for name in OPTIONS if section.get(name) is not None}
+
+
+def _address(ready: Ready) -> dict[str, str]:
+    """Who is asked, and where: part of what is bought."""
+    endpoint = ready.endpoint
+    options = {f"provider.{name}": value for name, value in endpoint.options.items()}
+    return {"provider.kind": ready.provider.name, "provider.base_url": endpoint.base_url, **options}
 
 
 def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str, str]) -> tuple[Credential, ...]:
@@ -181,7 +201,7 @@ def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str,
         job.provider.api_key,
         variable=provider.key_variable,
         base_url=base_url,
-        public_base_url=provider.base_url,
+        public_base_url=providers.own_address(provider),
         base=job.base,
         environ=environ,
     )
@@ -190,13 +210,22 @@ def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str,
     return keys
 
 
+def _one_at_a_time(job: JobSpec, provider: Provider) -> None:
+    """A bound on the requests of one key cannot be kept by lanes that share it."""
+    if job.limits.per != "key" and (job.provider.requests_per_key or provider.requests_per_key):
+        raise JobError(
+            f"limits.per: expected 'key', since provider {provider.name!r} or the job bounds requests_per_key, "
+            f"got {job.limits.per!r}"
+        )
+
+
 def _price_of_rows(ready: Ready, checked: sources.Checked) -> None:
     """A cap on money cannot be kept where neither the job nor the rows say which model is asked."""
     job = ready.job
     named = job.request.get("model") is not None or "model" in checked.columns or "body" in checked.columns
     if job.budget.max_cost_usd is not None and not named and checked.rows:
         raise JobError(
-            "budget.max_cost_usd: no model is asked, so no price is known; give request.model and its price in [prices], "
+            "budget.max_cost_usd: no model is asked, so no price is known; give request.model and its price, "
             "or cap tokens with budget.max_tokens_total"
         )
 

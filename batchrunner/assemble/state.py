@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchrunner.errors import BatchrunnerError
     from batchrunner.events import Progress, Tally
     from batchrunner.spec import JobSpec
-    from batchrunner.store import Run
+    from batchrunner.store import Ledger, Run
 
 FORMAT_VERSION = 1
 HISTORY = 100
@@ -64,7 +64,7 @@ class Chronicle:
         """What a person should know of the life before this one."""
         found, notes = self.run.recovered, []
         if self.before.get("state") == "running":
-            twice = self.before.get("in_flight", 0)
+            twice = max(self.before.get("in_flight", 0), self.before.get("slots", 0))
             notes.append(
                 f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
                 f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
@@ -83,7 +83,7 @@ class Chronicle:
 
     def beat(self, progress: Progress, tally: Tally) -> None:
         """Write the live state; called in a thread."""
-        ledger = self.run.ledger
+        succeeded, rejected, exhausted = counts(self.run.ledger, self.selection.stop)
         self._write(
             {
                 "type": "running",
@@ -96,10 +96,10 @@ class Chronicle:
                 "next": None,
                 "items": {
                     "total": tally.total,
-                    "succeeded": ledger.succeeded,
-                    "rejected": ledger.rejected,
-                    "exhausted": ledger.exhausted,
-                    "unfinished": max(0, tally.total - ledger.succeeded - ledger.rejected - ledger.exhausted),
+                    "succeeded": succeeded,
+                    "rejected": rejected,
+                    "exhausted": exhausted,
+                    "unfinished": max(0, tally.total - succeeded - rejected - exhausted),
                     "length": tally.before.length + tally.now.length,
                 },
                 "now": {
@@ -119,15 +119,16 @@ class Chronicle:
                 "labels": dict(self.job.labels),
                 "per_minute": round(progress.per_minute, 1),
                 "in_flight": progress.in_flight,
+                "slots": progress.slots,
                 "left_s": progress.left_s,
                 "notes": list(progress.notes),
             },
             state="running",
         )
 
-    def end(self, summary: Mapping[str, Any], *, draining: bool) -> None:
-        """Write how the invocation ended, durably."""
-        unfinished = summary["items"]["unfinished"]
+    def end(self, summary: Mapping[str, Any], *, draining: bool, left: int) -> None:
+        """Write how the invocation ended, durably. `left`: items that were not given their chance."""
+        unfinished = summary["items"]["unfinished"] or left
         caps = [self.job.budget.max_cost_usd, self.job.budget.max_tokens_total]
         entry = {
             "began_at": self.began_at,
@@ -172,20 +173,29 @@ class Chronicle:
         write_manifest(self.path, manifest, self.job.output.mode, durable=durable)
 
 
+def counts(ledger: Ledger, stop: int | None) -> tuple[int, int, int]:
+    """Rows before `stop` that succeeded, were rejected, are exhausted."""
+    codes = ledger.codes if stop is None else ledger.codes[:stop]
+    succeeded, rejected, exhausted, bad = (codes.count(code) for code in range(1, 5))
+    return succeeded, rejected + bad, exhausted
+
+
 def state_of(directory: Path) -> dict[str, Any]:
     """The state of a run from its files: the manifest, with counts of the outcomes there are. Raises RunError."""
     view = view_run(directory)
     manifest = read_manifest(directory / "run.json") or {}
+    stop = (manifest.get("selection") or {}).get("stop")
     ledger, added = view.ledger, totals(view)
+    succeeded, rejected, exhausted = counts(ledger, stop)
     alive = lock_is_held(directory / "lock")
     total = (manifest.get("items") or {}).get("total", ledger.rows)
-    done = ledger.succeeded + ledger.rejected + ledger.exhausted
+    done = succeeded + rejected + exhausted
     counted = {
         "items": {
             "total": total,
-            "succeeded": ledger.succeeded,
-            "rejected": ledger.rejected,
-            "exhausted": ledger.exhausted,
+            "succeeded": succeeded,
+            "rejected": rejected,
+            "exhausted": exhausted,
             "unfinished": max(0, total - done),
             "length": added.length,
         },

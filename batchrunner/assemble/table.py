@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__, providers, sources, store, templates
+from batchrunner.assemble.prepare import options_of
 from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
 from batchrunner.records import Endpoint
@@ -129,10 +130,11 @@ class Remade:
         skip = bytearray(b"\1") * self.checked.rows
         skip[row] = 0
         base_url = provider.normalise(job["provider"].get("base_url") or provider.base_url or "http://127.0.0.1")
+        endpoint = Endpoint(base_url=base_url, options=options_of(job["provider"]))
         for item in self.source.rows(skip=skip, stop=row + 1):
             try:
                 ask = self.asker.ask(item.columns)
-                return provider.build(ask, Endpoint(base_url=base_url)).body.decode()
+                return provider.build(ask, endpoint).body.decode()
             except BadRow as error:
                 return f"nothing: {error}"
         return None

@@ -30,7 +30,8 @@ def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, 
     for key in changed:
         if not key.startswith(SENT):
             raise JobError(f"--set {key}: redo changes what is sent; expected a key of [request] such as request.model")
-    rows = [row for frame in matching(open_table(directory).batches(), where) for row in frame["row"].to_list()]
+    table = open_table(directory)
+    ids = [item_id for frame in matching(table.batches(), where) for item_id in frame["item_id"].to_list()]
     if directory_of(job.job, options).resolve() != directory.resolve():
         raise RunError(f"{target}: its job now keeps its run in {directory_of(job.job, options)}; give that one")
     changed_job = load_job(call_target, options, changes=changed).job if changed else None
@@ -38,7 +39,7 @@ def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, 
         job,
         call_target,
         options,
-        redo=Redo(rows=frozenset(rows), changed=changed_job, changes=", ".join(sorted(changed))),
+        redo=Redo(ids=frozenset(ids), changed=changed_job, changes=", ".join(sorted(changed))),
     )
 
 

@@ -6,15 +6,17 @@ import contextlib
 import json
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrunner import spec
-from batchrunner.assemble import Invocation, invoke
+from batchrunner.assemble import Invocation, fatal, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
+from batchrunner.errors import BatchrunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,11 +50,17 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo
         redo=redo,
         command=_command(target),
         ways_out=_ways_out(target, given),
-        call={"target": target, "given": {name: value for name, value in given.items() if value}},
+        call={"target": _from_anywhere(target), "given": _kept(given)},
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
-    summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
+    try:
+        summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
+    except BatchrunnerError as error:
+        if not as_json:
+            raise
+        click.echo(f"batchrunner: {error}", err=True)
+        summary = fatal(error, asked.job, invocation.directory, invocation.command)
     conclude(summary, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
 
@@ -77,6 +85,16 @@ def _stderr_is_terminal() -> bool:
     with contextlib.suppress(ValueError, AttributeError):
         return sys.stderr.isatty()
     return False
+
+
+def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a call as a later redo, from wherever it is called, takes them up."""
+    places = ("out", "runs_dir", "env_file")
+    return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
+
+
+def _from_anywhere(path: str) -> str:
+    return path if path == "-" or "://" in path else str(Path(path).absolute())
 
 
 def _ways_out(target: str, given: Mapping[str, Any]) -> tuple[str, ...]:

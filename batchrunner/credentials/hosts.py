@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from urllib.parse import urlsplit
 
 from batchrunner.errors import JobError
@@ -19,6 +20,15 @@ def is_loopback(base_url: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address.is_loopback or (mapped is not None and mapped.is_loopback)
+
+
+def is_own(base_url: str, own: str) -> bool:
+    """Whether an address is on the host of `own`; `https://*.example.com` stands for one label, as in certificates."""
+    (host, port), (own_host, own_port) = host_of(base_url), host_of(own)
+    if own_host.startswith("*."):
+        label, _, host = host.partition(".")
+        return re.fullmatch(r"[a-z0-9-]+", label) is not None and (host, port) == (own_host[2:], own_port)
+    return (host, port) == (own_host, own_port)
 
 
 def host_of(base_url: str) -> tuple[str, int | None]:

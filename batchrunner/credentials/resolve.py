@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.credentials.files import read_private
-from batchrunner.credentials.hosts import host_of, is_loopback, shown_host
+from batchrunner.credentials.hosts import is_loopback, is_own, shown_host
 from batchrunner.credentials.secret import NO_KEY, Credential, Secret
 from batchrunner.errors import JobError
 from batchrunner.spec import KEY_REFERENCE, is_key_reference
@@ -44,8 +44,8 @@ def resolve(
 ) -> tuple[Credential, ...]:
     """The keys of a job, in its order. Raises JobError with every fault found; no message holds a key.
 
-    Without references the provider's own variable serves its own public address and loopback addresses, where it
-    may be missing. Files are relative to `base`, where commands run.
+    Without references the provider's own variable serves its own public address, which may be a pattern
+    `https://*.example.com`, and loopback addresses, where it may be missing. Files are relative to `base`, where commands run.
     """
     if references is None:
         return (_default(variable, base_url, public_base_url, environ),)
@@ -66,7 +66,7 @@ def resolve(
 
 def _default(variable: str, base_url: str, public_base_url: str | None, environ: Mapping[str, str]) -> Credential:
     loopback = is_loopback(base_url)
-    if not loopback and (public_base_url is None or host_of(base_url) != host_of(public_base_url)):
+    if not loopback and (public_base_url is None or not is_own(base_url, public_base_url)):
         raise JobError(
             f"provider.api_key: expected {KEY_REFERENCE}, got nothing; {variable} is not sent to"
             f" {shown_host(base_url)}, which is not the provider's own address"

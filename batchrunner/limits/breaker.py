@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import BatchrunnerError, ProviderRefused, ProviderUnavailable, RequestError
@@ -20,7 +21,7 @@ HELD = frozenset({"permission", "bad_request"})
 class Refusals:
     """Refusals before the first success: held back, since they may be the whole run's and not the items'.
 
-    `add` gives the error that ends the run once they show a pattern. `release` gives back the held
+    `judge` gives the error that ends the run once they show a pattern. `release` gives back the held
     outcomes when the first success proves that refusals are the items' own.
     """
 
@@ -30,18 +31,26 @@ class Refusals:
         self._same: tuple[str, int] = ("", 0)
         self._permission: set[str] = set()
 
-    def holds(self, error_type: str | None) -> bool:
-        return not self.passed and error_type in HELD and len(self.held) < 10 * SAME_REFUSALS
+    def counts(self, error_type: str | None) -> bool:
+        return not self.passed and error_type in HELD
 
-    def add(self, outcome: Outcome, error: str) -> BatchrunnerError | None:
+    def hold(self, outcome: Outcome) -> bool:
+        """Keep an outcome back; False when there are too many to keep."""
+        if len(self.held) >= 10 * SAME_REFUSALS:
+            return False
         self.held.append(outcome)
+        return True
+
+    def judge(self, outcome: Outcome, label: str) -> BatchrunnerError | None:
+        error = f"{label}: {outcome.error}"
         if outcome.error_type == "permission":
             self._permission.add(outcome.item_id)
             if len(self._permission) >= PERMISSION_REFUSALS:
                 return ProviderRefused(f"refused on the first {len(self._permission)} items: {error}")
             return None
         message, count = self._same
-        self._same = (error, count + 1 if message == error else 1)
+        # By the provider's words alone: with several keys the labels take turns.
+        self._same = (outcome.error or "", count + 1 if message == outcome.error else 1)
         if self._same[1] >= SAME_REFUSALS:
             return ProviderRefused(f"refused {SAME_REFUSALS} times in a row, without one success: {error}")
         return None
@@ -94,10 +103,10 @@ class Breaker:
         return None
 
     def _everyone(self, window: int) -> bool:
+        window = min(window, self._failing.maxlen or window)
         if len(self._failing) < window:
             return False
-        recent = list(self._failing)[-window:]
-        return len(set(recent)) >= CANARY
+        return len(set(islice(reversed(self._failing), window))) >= CANARY
 
     def _throttled(self, error: RequestError, now: float) -> BatchrunnerError | None:
         if self._throttled_since is None:

@@ -83,7 +83,6 @@ class Lane:
             while (wait_s := self._tokens.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
                 await anyio.sleep(wait_s)
             self._tokens.take(tokens, self._clock())
-        await self.rest()
 
     def open_now(self) -> bool:
         """Whether `admit` would return without waiting."""

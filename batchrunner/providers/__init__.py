@@ -38,6 +38,12 @@ def load(kind: str) -> Provider:
     return provider
 
 
+def own_address(provider: Provider) -> str | None:
+    """Where the provider's key variable may be sent: its public address, or a pattern `https://*.example.com`."""
+    pattern: str | None = getattr(provider, "own_hosts", None)
+    return provider.base_url or pattern
+
+
 def _load_own(kind: str) -> Provider:
     module, _, name = kind.partition(":")
     if not module or not name:

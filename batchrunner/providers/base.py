@@ -20,7 +20,10 @@ class Provider(Protocol):
     title: str
     """What `batchrunner providers` calls it."""
     base_url: str | None
-    """The vendor's public address in normalised form; None where every customer has another."""
+    """The vendor's public address in normalised form; None where every customer has another.
+
+    A dialect may then name them all in `own_hosts`, as `https://*.example.com`: its key variable serves those.
+    """
     path: str
     """The request path behind the base URL, for people; placeholders in braces."""
     key_variable: str

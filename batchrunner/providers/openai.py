@@ -29,6 +29,8 @@ class OpenAI:
     tools = "array"
     requests_per_minute: float | None = None
     requests_per_key: int | None = None
+    model_needed = True
+    """Whether a request has to name a model."""
     habits = NO_HABITS
     """Where its errors differ from the table."""
 
@@ -47,7 +49,7 @@ class OpenAI:
         return ()
 
     def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = _NOTHING) -> Request:
-        path = self.path_for(ask)
+        path = self.path_for(ask, endpoint)
         body = building.fields_of(ask)
         building.stream_is_a_flag(body)
         self.check(body)
@@ -68,12 +70,13 @@ class OpenAI:
             warnings=self.oddities(ask),
         )
 
-    def path_for(self, ask: Mapping[str, Any]) -> str:
+    def path_for(self, ask: Mapping[str, Any], endpoint: Endpoint) -> str:
         return self.path
 
     def check(self, body: Mapping[str, Any]) -> None:
         """Refuse what the API would refuse for money. Raises BadRow."""
-        if not isinstance(body.get("model"), str) or not body["model"]:
+        named = isinstance(body.get("model"), str) and body["model"]
+        if not named and (self.model_needed or "model" in body):
             raise BadRow(f"model: expected a name, got {building.kind_of(body.get('model'))}")
         building.number_between(body, "temperature", 0, 2)
         building.at_least_one(body, "max_tokens", "max_completion_tokens", "n")

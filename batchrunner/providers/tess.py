@@ -64,7 +64,7 @@ class Tess(OpenAI):
             return ("provider.workspace_id is not set: Tess takes your selected workspace, and will require it later",)
         return ()
 
-    def path_for(self, ask: Mapping[str, Any]) -> str:
+    def path_for(self, ask: Mapping[str, Any], endpoint: Endpoint) -> str:
         if ask.get("agent_id") is None:
             raise BadRow("agent_id: expected the id of a Tess agent, got nothing; give --agent-id or a column agent_id")
         return f"/agents/{building.segment(ask['agent_id'], 'agent_id')}/openai/chat/completions"

@@ -8,7 +8,7 @@ import anyio
 import anyio.abc
 from anyio import CancelScope, create_task_group
 
-from batchrunner.errors import BatchrunnerError, BudgetReached, StoreError
+from batchrunner.errors import BatchrunnerError, BudgetReached, RunError, StoreError
 from batchrunner.limits.breaker import CANARY, Refusals
 from batchrunner.records import Outcome
 from batchrunner.runner.queues import Backlog, Bell, Desk
@@ -93,7 +93,12 @@ class Runner:
 
     async def _read(self, feed: Feed) -> None:
         while not self.brakes.draining:
-            items = await feed.chunk()
+            try:
+                items = await feed.chunk()
+            except BatchrunnerError as error:
+                # What is in flight is paid for: it is finished first.
+                self.brakes.drain(RunError(f"the input could not be read on: {error}"))
+                return
             for item in items:
                 await self._queue(item, feed)
             for desk in self.desks:
@@ -154,12 +159,15 @@ class Runner:
         async with desk.turnstile:
             while (trip := await self._pick(desk)) is not None:
                 outcome = self.worker.prepare(trip)
-                if outcome is None:
-                    if await self._admitted(trip, desk):
-                        return trip
+                if outcome is not None:
+                    await self._settle(outcome, desk)
+                elif await self._admitted(trip, desk):
+                    return trip
+                elif self.brakes.draining:
                     self.watch.left(possibly_billed=trip.possibly_billed)
-                    return None
-                await self._settle(outcome, desk)
+                else:
+                    # This lane pauses or has ended; another key may serve the item.
+                    desk.backlog.later(trip, anyio.current_time())
         return None
 
     async def _pick(self, desk: Desk) -> Trip | None:
@@ -184,11 +192,17 @@ class Runner:
         if not await self._affordable(trip):
             return False
         self._canaries += 1
-        if not self.brakes.draining:
+        lane = desk.channel.lane
+        if not self.brakes.draining and lane.ended is None:
             with CancelScope() as desk.gate:
-                await desk.channel.lane.admit(trip.reserved.tokens)
-                return True
+                await lane.admit(trip.reserved.tokens)
+                if not self._others(desk):
+                    await lane.rest()
+                if lane.ended is None and not lane.paused_s():
+                    return True
         self._canaries -= 1
+        self._canary_back.ring()
+        self._money.ring()
         self.worker.budget.settle(trip.reserved, cost_usd=0.0, tokens=0)
         return False
 
@@ -237,11 +251,13 @@ class Runner:
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
         if outcome.status == "succeeded" and not self._refusals.passed:
             await self._pass_canary()
-        if outcome.status == "rejected" and self._refusals.holds(outcome.error_type):
-            end = self._refusals.add(outcome, f"{desk.channel.label}: {outcome.error}")
+        if outcome.status == "rejected" and self._refusals.counts(outcome.error_type):
+            held = self._refusals.hold(outcome)
+            end = self._refusals.judge(outcome, desk.channel.label)
             if end is not None:
                 self.brakes.drain(end)
-            return
+            if held or end is not None:
+                return
         await self._write(outcome)
 
     async def _write(self, outcome: Outcome) -> None:
@@ -278,13 +294,23 @@ class Runner:
 
     def _end_lane(self, desk: Desk, error: BatchrunnerError) -> None:
         """No request goes out here any more; when that was the backlog's last lane, its items stay unfinished."""
-        others = [d for d in self.desks if d.backlog is desk.backlog and d.channel.lane.ended is None]
+        others = self._others(desk)
+        if desk.gate is not None:
+            desk.gate.cancel()
+        desk.backlog.bell.ring()
+        for other in others:
+            self._staff(other)
         if not others and not desk.backlog.closed:
             for trip in desk.backlog.abandon():
                 self.watch.left(possibly_billed=trip.possibly_billed)
         if all(d.channel.lane.ended is not None for d in self.desks):
             self.brakes.drain(error)
         self._room.ring()
+
+    def _others(self, desk: Desk) -> list[Desk]:
+        """The live desks that serve the same backlog with other keys."""
+        same = [other for other in self.desks if other.backlog is desk.backlog and other is not desk]
+        return [other for other in same if other.channel.lane.ended is None]
 
     def _report_lost_lanes(self) -> None:
         lost = [desk.channel.lane.ended for desk in self.desks if desk.channel.lane.ended is not None]

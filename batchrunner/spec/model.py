@@ -37,6 +37,8 @@ class ProviderSpec(_Section):
     api_key: kinds.ApiKey | None = None
     """References, never keys. None: the provider's own variable."""
     workspace_id: kinds.Workspace | None = None
+    deployment: kinds.Text | None = None
+    api_version: kinds.Text | None = None
     headers: kinds.Headers = {}
     requests_per_key: kinds.Count | None = None
     ca_file: kinds.Text | None = None

@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 NONE, SUCCEEDED, REJECTED, EXHAUSTED, BAD_ROW = range(5)
 """Codes of outcomes. BAD_ROW: rejected, but not by the provider's word."""
 
-SETTLED = bytes(code in (SUCCEEDED, REJECTED, BAD_ROW) for code in range(256))
-"""For `bytes.translate`: 1 where a row needs no request, as long as input and job stay as they are."""
+SETTLED = bytes(code in (SUCCEEDED, REJECTED) for code in range(256))
+"""For `bytes.translate`: 1 where a row needs no request, as long as input and job stay as they are.
+
+A bad row is judged anew on each run: that costs nothing, and what made it bad may have been mended.
+"""
 
 _BY_STATUS = {"succeeded": SUCCEEDED, "rejected": REJECTED, "exhausted": EXHAUSTED}
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
-from driving import batchrunner, prompts, run_words, write_rows
+from driving import api, batchrunner, prompts, run_words, write_rows
 from faulty_server import serve_in_thread
 
 GOOD: dict[str, Any] = {
@@ -141,6 +142,58 @@ def test_a_hint_longer_than_the_items_time_is_not_slept_out(tmp_path, server):
     assert ended.summary["failed_by_type"]["rate_limit"]["count"] == 1
 
 
+AZURE = ["--set", "provider.deployment=my gpt", "--set", "provider.api_version=2024-10-21"]
+
+
+def azure_words(rows: Any, url: str, *more: object) -> list[object]:
+    return ["run", rows, "--provider", "azure", "--base-url", url, "--json", *more]
+
+
+def test_azure_is_asked_by_deployment_with_a_key_in_its_own_header(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+    with api(tmp_path / "api.log") as running:
+        ended = batchrunner(*azure_words(rows, running.url, *AZURE), env={"AZURE_OPENAI_API_KEY": "canary-4711"})
+        seen = running.seen()
+
+    assert ended.summary["items"]["succeeded"] == 5, ended.err
+    assert {line["path"] for line in seen} == {"/openai/deployments/my%20gpt/chat/completions?api-version=2024-10-21"}
+    table = pl.read_parquet(ended.summary["results"])
+    assert set(table["provider"]) == {"azure"}
+    assert table["text"].null_count() == 0
+    assert table["prompt_tokens"].min() > 0
+
+
+def test_azure_s_key_goes_out_in_one_header_only(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+
+    ended = batchrunner(*azure_words(rows, server.url, *AZURE), env={"AZURE_OPENAI_API_KEY": "canary-4711"})
+
+    assert ended.code == 0, ended.err
+    assert {seen.headers["api-key"] for seen in server.seen} == {"canary-4711"}
+    assert not any("authorization" in seen.headers for seen in server.seen)
+
+
+def test_another_deployment_is_another_purchase_and_said_so(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+    batchrunner(*azure_words(rows, server.url, *AZURE))
+
+    same = batchrunner(*azure_words(rows, server.url, *AZURE))
+    other = batchrunner(*azure_words(rows, server.url, *AZURE, "--set", "provider.deployment=other"))
+
+    assert (same.code, other.code, len(server.seen)) == (0, 13, 5)
+    assert "provider.deployment" in other.summary["reason"]
+
+
+def test_azure_without_deployment_and_version_sends_nothing(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+
+    ended = batchrunner(*azure_words(rows, server.url))
+
+    assert (ended.code, server.seen) == (2, [])
+    assert "provider.deployment is not set" in ended.err + ended.out
+    assert "provider.api_version is not set" in ended.err + ended.out
+
+
 def test_a_key_stands_in_no_file_and_no_output(tmp_path, server):
     canary = "sk-canary-4711-abcdefghij"
     rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
@@ -157,3 +210,131 @@ def test_a_key_stands_in_no_file_and_no_output(tmp_path, server):
     assert [path for path in files if canary.encode() in path.read_bytes()] == []
     texts = pl.read_parquet(ended.summary["results"]).select(pl.col(pl.String)).to_dicts()
     assert canary not in str(texts)
+
+
+def test_a_dead_key_is_said_also_when_only_exhausted_items_are_left(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
+    server.default = lambda seen: {"status": 500, "body_json": {}} if b"Say p 1" in seen.body else GOOD
+    assert batchrunner(*openai_words(rows, server.url, "--set", "retry.attempts=1")).code == 4
+    server.default = lambda seen: {"status": 401, "body_json": {"error": {"message": "bad key"}}}
+
+    ended = batchrunner(*openai_words(rows, server.url, "--max-failed", "5"))
+
+    assert ended.code == 12
+    assert ended.summary["retryable"] is False
+
+
+def test_redo_means_the_item_even_when_the_input_has_moved(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(6))
+    batchrunner(*openai_words(rows, server.url, "--out", tmp_path / "run"))
+    write_rows(rows, [{"id": "new", "prompt": "first now"}, *prompts(6)])
+    server.seen.clear()
+
+    ended = batchrunner("redo", tmp_path / "run", "--where", "item_id = 'p3'", "--json", cwd=tmp_path.parent)
+
+    assert ended.summary["exit"] == 0, ended.err
+    assert [b"Say p 3" in seen.body for seen in server.seen] == [True]
+
+
+def test_redo_of_a_pilot_is_judged_by_what_it_redid(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
+    batchrunner(*openai_words(rows, server.url, "--limit", 5, "--out", tmp_path / "run"))
+
+    ended = batchrunner("redo", tmp_path / "run", "--where", "row = 2", "--json")
+
+    assert ended.summary["exit"] == 0, ended.err
+    assert ended.summary["now"]["sent"] == 1
+
+
+def test_a_cap_on_money_without_a_price_is_a_fault(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+
+    ended = batchrunner(*run_words(rows, server.url, "--max-cost", "0.01"))
+
+    assert ended.code == 2
+    assert "price" in ended.err
+    assert server.seen == []
+
+
+def test_a_rows_own_model_without_a_price_is_not_asked_under_a_cap(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", [{**row, "model": "mystery-1"} for row in prompts(5)])
+
+    ended = batchrunner(
+        "run", rows, "--provider", "openai", "--base-url", f"{server.url}/v1", "--max-cost", 1, "--json"
+    )
+
+    assert ended.summary["exit"] == 3
+    assert ended.summary["failed_by_type"]["bad_row"]["count"] == 5
+    assert server.seen == []
+
+
+def test_items_of_a_missing_model_are_asked_again_once_it_exists(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", [{**row, "model": "later"} for row in prompts(9)])
+    missing = {"status": 404, "body_json": {"error": {"message": "no such model", "code": "model_not_found"}}}
+    server.default = lambda seen: missing
+    words = ["run", rows, "--provider", "openai", "--base-url", f"{server.url}/v1", "--json"]
+    first = batchrunner(*words)
+    asked, server.default = len(server.seen), lambda seen: GOOD
+
+    again = batchrunner(*words)
+
+    assert first.summary["items"]["rejected"] == 9, first.err
+    assert again.summary["now"]["sent"] == 9 - asked
+
+
+def test_results_that_are_not_ours_are_refused_before_anything_is_bought(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
+    batchrunner(*openai_words(rows, server.url, "--limit", 1, "--out", tmp_path / "run"))
+    (tmp_path / "run" / "results.parquet").write_text("precious")
+    server.seen.clear()
+
+    ended = batchrunner(*openai_words(rows, server.url, "--out", tmp_path / "run"))
+
+    assert ended.code == 16
+    assert server.seen == []
+    assert (tmp_path / "run" / "results.parquet").read_text() == "precious"
+
+
+def test_a_column_to_keep_that_is_not_there_is_a_fault_before_anything_is_bought(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
+
+    ended = batchrunner(*openai_words(rows, server.url, "--set", 'output.keep=["topic"]'))
+
+    assert ended.code == 2
+    assert "output.keep" in ended.summary["reason"]
+    assert server.seen == []
+
+
+def test_fresh_sets_the_old_run_aside_only_for_a_sound_job(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
+    words = openai_words(rows, server.url, "--out", tmp_path / "run")
+    batchrunner(*words)
+
+    faulty = batchrunner(*words, "--fresh", "--set", 'output.keep=["nothing"]')
+    fresh = batchrunner(*words, "--fresh")
+
+    assert faulty.code == 2
+    assert fresh.summary["exit"] == 0
+    assert fresh.summary["now"]["sent"] == 3
+    assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1"]
+
+
+def test_an_export_never_replaces_a_device_and_follows_a_link(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
+    batchrunner(*openai_words(rows, server.url, "--out", tmp_path / "run"))
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "real.jsonl")
+
+    ended = batchrunner("export", tmp_path / "run", "--to", tmp_path / "link.jsonl")
+    nothing = batchrunner("export", tmp_path / "run", "--to", "/dev/null")
+
+    assert (ended.code, nothing.code) == (0, 0)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert len((tmp_path / "real.jsonl").read_text().splitlines()) == 3
+    assert not Path("/dev/null").is_file()
+
+
+def test_an_export_of_a_pilot_holds_the_pilots_items(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(30))
+    batchrunner(*openai_words(rows, server.url, "--limit", 10, "--out", tmp_path / "run"))
+
+    assert len(batchrunner("export", tmp_path / "run").out.splitlines()) == 10

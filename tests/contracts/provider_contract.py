@@ -52,6 +52,8 @@ class ProviderContract:
     kind: str
     asked: ClassVar[dict[str, Any]] = {"model": "m", "agent_id": "8794"}
     """What a row must give besides its messages."""
+    options: ClassVar[dict[str, str]] = {"deployment": "d", "api_version": "2024-10-21"}
+    """What a job may have to give; a dialect takes what it knows."""
 
     @property
     def provider(self) -> Provider:
@@ -59,7 +61,8 @@ class ProviderContract:
 
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(base_url=self.provider.base_url or "https://api.example.com", workspace_id="11")
+        base_url = self.provider.base_url or "https://api.example.com"
+        return Endpoint(base_url=base_url, workspace_id="11", options=self.options)
 
     def build(self, **more: Any) -> Any:
         return self.provider.build({"messages": MESSAGES, **self.asked, **more}, self.endpoint)

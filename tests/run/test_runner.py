@@ -6,7 +6,15 @@ import anyio
 import pytest
 from playing import ListFeed, Play, ScriptedWire, items, throttle, trouble
 
-from batchrunner.errors import BudgetReached, Interrupted, ProviderRefused, ProviderUnavailable, StoreError
+from batchrunner.errors import (
+    BudgetReached,
+    Interrupted,
+    JobError,
+    ProviderRefused,
+    ProviderUnavailable,
+    RunError,
+    StoreError,
+)
 from batchrunner.limits import Budget, Estimator
 from batchrunner.records import Item
 
@@ -260,6 +268,43 @@ async def test_after_an_outage_the_waiting_items_use_all_slots():
 
     assert wire.most_out == 6
     assert wire.times[-1] - wire.times[-8] < 0.06
+
+
+async def test_a_lane_that_is_to_come_back_tomorrow_leaves_its_items_to_the_other_key():
+    tomorrow = trouble(verdict="defer", error_type="rate_limit", scope="lane", wait_s=86_400)
+    wire = ScriptedWire([None, None, None, tomorrow], latency_s=0.002)
+    play = Play(wire, concurrency=2, keys=2, limits={"rpm": 60_000})
+
+    with anyio.fail_after(10):
+        await play.run(items(60))
+
+    assert len(play.outcomes) == 59
+    assert isinstance(play.brakes.cause, ProviderUnavailable)
+
+
+async def test_the_same_refusal_on_several_keys_is_recognised():
+    wire = ScriptedWire([trouble(verdict="reject", error_type="bad_request")] * 500)
+
+    play = await Play(wire, keys=2).run(items(500))
+
+    assert isinstance(play.brakes.cause, ProviderRefused)
+    assert play.outcomes == []
+    assert sum(wire.sent.values()) <= 30
+
+
+async def test_an_input_that_breaks_off_finishes_what_is_in_flight():
+    class Broken(ListFeed):
+        async def chunk(self):
+            if self.given:
+                await anyio.sleep(0.01)
+                raise JobError("rows.jsonl: changed since it was checked")
+            return await super().chunk()
+
+    play = await Play(ScriptedWire(latency_s=0.02)).run(Broken(items(50), chunk=3))
+
+    assert len(play.outcomes) >= 1
+    assert isinstance(play.brakes.cause, RunError)
+    assert play.runner.in_flight == {}
 
 
 async def test_a_writer_that_fails_ends_the_run_with_its_error():

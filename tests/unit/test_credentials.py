@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from batchrunner.credentials import Credential
 
 TESS = "https://api.tess.im"
+AZURE = "https://*.openai.azure.com"
 
 
 def found(references: tuple[str, ...] | None, base: Path, **changed: Any) -> tuple[Credential, ...]:
@@ -73,6 +74,33 @@ def test_the_variable_is_not_sent_to_another_host(tmp_path, base_url):
 def test_a_provider_without_public_address_needs_a_reference(tmp_path):
     with pytest.raises(JobError, match="which is not the provider's own address"):
         found(None, tmp_path, public_base_url=None, environ={"TESS_API_KEY": "key"})
+
+
+def test_a_pattern_of_addresses_stands_for_every_customer_s_own(tmp_path):
+    ours, environ = "https://my-name.openai.azure.com", {"TESS_API_KEY": "key"}
+
+    credentials = found(None, tmp_path, base_url=ours, public_base_url=AZURE, environ=environ)
+
+    assert key_of(credentials) == "key"
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://openai.azure.com",
+        "https://.openai.azure.com",
+        "https://a.b.openai.azure.com",
+        "https://evil.com%2f.openai.azure.com",
+        "https://my-name.openai.azure.com.evil.com",
+        "https://my-name.openai.azure.com:8443",
+        "https://my-name.openai.azure.com@evil.com",
+        "https://evil.com/my-name.openai.azure.com",
+        "https://evilopenai.azure.com",
+    ],
+)
+def test_a_pattern_of_addresses_stands_for_one_label_and_no_more(tmp_path, base_url):
+    with pytest.raises(JobError, match="which is not the provider's own address"):
+        found(None, tmp_path, base_url=base_url, public_base_url=AZURE, environ={"TESS_API_KEY": "canary"})
 
 
 def test_a_local_server_needs_no_key_but_gets_the_one_that_is_set(tmp_path):

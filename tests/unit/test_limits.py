@@ -180,3 +180,12 @@ def test_nothing_but_rate_limits_ends_by_the_same_clock():
 
     assert ended[10] is None
     assert ended[11] is not None
+
+
+def test_the_breaker_opens_however_many_slots_there_are():
+    breaker = Breaker(down_s=600)
+
+    for number in range(1_500):
+        breaker.failed(server_error(), str(number), window=1_500, now=0.0)
+
+    assert breaker.open

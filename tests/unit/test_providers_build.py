@@ -12,13 +12,14 @@ from batchrunner.errors import BadRow
 from batchrunner.records import Endpoint, Request
 
 HI = [{"role": "user", "content": "hi"}]
+OPTIONS = {"deployment": "d", "api_version": "2024-10-21"}
 
 
 def build(
     kind: str = "openai", *, volatile: set[str] | None = None, without: set[str] | None = None, **ask: Any
 ) -> Request:
     ask = {"messages": HI, "model": "m", "agent_id": "8794", **ask}
-    endpoint = Endpoint(base_url="https://x.example", volatile=frozenset(volatile or ()))
+    endpoint = Endpoint(base_url="https://x.example", options=OPTIONS, volatile=frozenset(volatile or ()))
     return providers.load(kind).build(ask, endpoint, without=frozenset(without or ()))
 
 
@@ -105,7 +106,7 @@ class TestKey:
 
         keys |= {build("tess", agent_id="1").key, build("tess", temperature=1).key, elsewhere.key}
 
-        assert len(keys) == 7
+        assert len(keys) == 8
 
     def test_whoever_sends_it_the_purchase_is_the_same(self):
         quiet = Endpoint(base_url="https://x.example", workspace_id="11", headers={"x-team": "cx"})
@@ -236,7 +237,7 @@ class TestGateway:
         assert request.key == build("gateway", session_id="0xabc").key != build("gateway").key
 
     def test_one_key_carries_one_request(self):
-        assert [providers.load(kind).requests_per_key for kind in providers.available()] == [1, None, None, None]
+        assert [providers.load(kind).requests_per_key for kind in providers.available()] == [None, 1, None, None, None]
 
 
 class TestOpenTools:

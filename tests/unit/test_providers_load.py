@@ -12,7 +12,7 @@ from batchrunner.records import Endpoint
 
 
 def test_a_dialect_is_a_file_and_nothing_else_is_one():
-    assert providers.available() == ["gateway", "openai", "opentools", "tess"]
+    assert providers.available() == ["azure", "gateway", "openai", "opentools", "tess"]
 
 
 def test_a_dialect_is_loaded_by_its_name():
@@ -23,6 +23,12 @@ def test_a_dialect_is_loaded_by_its_name():
 def test_what_is_no_dialect_is_not_loaded(kind):
     with pytest.raises(JobError, match="unknown provider"):
         providers.load(kind)
+
+
+def test_a_key_variable_serves_the_provider_s_own_addresses():
+    own = {kind: providers.own_address(providers.load(kind)) for kind in ("azure", "tess")}
+
+    assert own == {"azure": "https://*.openai.azure.com", "tess": "https://api.tess.im"}
 
 
 def test_a_near_miss_is_named():
@@ -119,4 +125,4 @@ def test_a_missing_workspace_is_worth_a_warning_on_tess_only():
 
     warned = {kind: bool(providers.load(kind).warnings(endpoint)) for kind in providers.available()}
 
-    assert warned == {"gateway": False, "openai": False, "opentools": False, "tess": True}
+    assert warned == {"azure": False, "gateway": False, "openai": False, "opentools": False, "tess": True}

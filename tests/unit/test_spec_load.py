@@ -208,6 +208,11 @@ def test_a_checked_job_cannot_be_changed(job):
             "provider.kind: expected text, got the date or time 2026-11-20; put it in quotes",
         ),
         (
+            "[provider]\napi_version = 2024-10-21",
+            "provider.api_version: expected text, got the date or time 2024-10-21; put it in quotes",
+        ),
+        ("[provider]\ndeployment = 4", "provider.deployment: expected text, got 4"),
+        (
             "[provider]\nbase_url = 'api.tess.im'",
             "provider.base_url: expected an address such as 'https://api.tess.im', got 'api.tess.im'",
         ),
@@ -480,6 +485,14 @@ def test_the_caller_keeps_what_it_passed():
     for_rows("a.jsonl", overrides={"request.extra": extra, "request.extra.more": 1})
 
     assert extra == {"tenant": "a"}
+
+
+def test_the_public_job_names_deployment_and_version(job):
+    text = "[input]\npath = 'rows.jsonl'\n[provider]\ndeployment = 'd'"
+
+    public = job(text, overrides={"provider.api_version": "2024-10-21"}).public()
+
+    assert public["provider"].items() >= {"deployment": "d", "api_version": "2024-10-21"}.items()
 
 
 def test_the_public_job_holds_references_and_masks_what_looks_secret(job):

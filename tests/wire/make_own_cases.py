@@ -157,8 +157,9 @@ def hints() -> Iterator[Case]:
     for told, wait in headers:
         reply = {"status": 429, "headers": JSON | told, "body_json": limit}
         yield case(f"429, {told}"[:90], reply, _limited(wait))
-    for value, wait in [(5, 5.0), (2.5, 2.5), (0, "backoff"), (-3, "backoff"), (True, "backoff"), (301, "defer"),
-                        (None, "backoff"), ([5], "backoff"), ("soon", "backoff")]:  # fmt: skip
+    bodies: list[tuple[Any, float | str]] = [(5, 5.0), (2.5, 2.5), (0, "backoff"), (-3, "backoff"), (True, "backoff"),
+                                             (301, "defer"), (None, "backoff"), ([5], "backoff"), ("soon", "backoff")]  # fmt: skip
+    for value, wait in bodies:
         for title, body in (
             ("root", {"error": "Rate limit exceeded", "retry_after": value}),
             ("error", {"error": {"message": "no", "retry_after": value}}),
@@ -240,8 +241,9 @@ def usages() -> Iterator[Case]:
         body = events(chunk({"content": "hi"}, "stop"), held)
         yield case(f"{title}, streamed", stream(body), expect, provider="gateway")
     counts: list[tuple[Any, Any, Any, list[int | None]]] = [
-        (0, 0, 0, [0, 0, 0]), (9.0, 3.0, 12.0, [9, 3, 12]), ("9", "3", None, [9, 3, 12]), (-1, 3, None, [None, 3, None]),
-        (True, 3, None, [None, 3, None]), (2**63 - 1, 0, None, [2**63 - 1, 0, 2**63 - 1]),
+        (0, 0, 0, [0, 0, 0]), (9.0, 3.0, 12.0, [9, 3, 12]), ("9", "3", None, [9, 3, 12]),
+        (-1, 3, None, [None, 3, None]), (True, 3, None, [None, 3, None]),
+        (2**63 - 1, 0, None, [2**63 - 1, 0, 2**63 - 1]),
         (2**63, 3, 12, [None, 3, 12]), (2**63 - 1, 1, None, [2**63 - 1, 1, None]), ("9x", 3, 12, [None, 3, 12]),
         ([9], {"n": 3}, 12, [None, None, 12]), ("", 3, 12, [None, 3, 12]), (None, 3, 12, [None, 3, 12]),
         (1.5, 3, 12, [None, 3, 12]), ("-9", 3, 12, [None, 3, 12]), (1e300, 3, 12, [None, 3, 12]),
@@ -257,7 +259,7 @@ def usages() -> Iterator[Case]:
 
 def calls() -> Iterator[Case]:
     """Tool calls, whole and in pieces; arguments byte for byte."""
-    odd = '{ "a" :\t1.0, "b":"\\u00e9é\\n" , }'
+    odd = ' { "a" :\t1.0, "b":"\\u00e9é\\n" , }\n'
 
     def stored(arguments: str, *, name: str = "f", call_id: str | None = "a") -> Case:
         return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
@@ -287,7 +289,8 @@ def calls() -> Iterator[Case]:
         "two interleaved": ([[fragment("", index=0, id="a", name="f"), fragment("", index=1, id="b", name="g")],
                              [fragment('{"x"', index=1)], [fragment("{", index=0)], [fragment(":1}", index=1)],
                              [fragment("}", index=0)]], [stored("{}"), stored('{"x":1}', name="g", call_id="b")]),
-        "second index first": ([[fragment("{}", index=1, id="b", name="g")], [fragment("[]", index=0, id="a", name="f")]],
+        "second index first": ([[fragment("{}", index=1, id="b", name="g")],
+                                [fragment("[]", index=0, id="a", name="f")]],
                                [stored("[]"), stored("{}", name="g", call_id="b")]),
         "two in one delta, no index": ([[fragment("{}", id="a", name="f"), fragment("[]", id="b", name="g")]],
                                        [stored("{}"), stored("[]", name="g", call_id="b")]),
@@ -355,7 +358,8 @@ def lines() -> Iterator[Case]:
         yield case(title, {**nothing, "end": "raw", "raw": raw}, failed("connection", "yes"))
     for title, reply in [("silence behind half a stream", stream(events(chunk({"content": "x"}), end=""), end="hang")),
                          ("silence behind half a body", stream(b'{"choices"', end="hang") | {"headers": JSON}),
-                         ("blanks for ever", stream(b"\n", end="drip_forever", pause_ms=300) | {"headers": JSON})]:  # fmt: skip
+                         ("blanks for ever", stream(b"\n", end="drip_forever", pause_ms=300) | {"headers": JSON}),
+                         ]:  # fmt: skip
         yield case(title, reply, failed("timeout", "yes"))
     for provider in PROVIDERS:
         early = {"status": 401, "headers": {"Connection": "close"}, "body": "", "end": "early"}
