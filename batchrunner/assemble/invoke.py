@@ -171,7 +171,7 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
         spent = run.spent()
         selection = _selection(prepared, invocation)
         before = _items(run.ledger, prepared, selection, spent)
-        settled = before.succeeded + before.rejected
+        settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
         chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection)
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
@@ -181,7 +181,7 @@ def _held(run: Run, prepared: Prepared, invocation: Invocation, display: Display
             run=run,
             feed=_feed(run.ledger, prepared, selection, invocation.redo),
             channels=_channels(prepared, selection),
-            tally=Tally(total=before.total, before=_counts(before), clock=time.monotonic),
+            tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
             manner=Manner(grace_s=invocation.grace_s, patient=invocation.patient, simulate=invocation.simulate),
             display=display,
             emit=emit,
@@ -243,8 +243,10 @@ def _items(ledger: Ledger, prepared: Prepared, selection: Selection, totals: Tot
     )
 
 
-def _counts(items: Items) -> Counts:
-    return Counts(succeeded=items.succeeded, rejected=items.rejected, exhausted=items.exhausted, length=items.length)
+def _counts(items: Items, settled: int) -> Counts:
+    """What need not be done again; bad rows are judged anew."""
+    rejected = settled - items.succeeded
+    return Counts(succeeded=items.succeeded, rejected=rejected, exhausted=items.exhausted, length=items.length)
 
 
 def _feed(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo | None) -> InputFeed:

@@ -104,8 +104,9 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
     keys: tuple[Credential, ...] | None = None
     endpoint = None
     if provider and base_url:
-        endpoint = _endpoint(job, base_url, environ)
         keys = credentials.NO_KEY if simulate else faults.of(lambda: _keys(job, provider, base_url, environ))
+    if provider:
+        endpoint = _endpoint(job, base_url or "", environ)
         faults.of(lambda: provider.headers(None, endpoint))
     prices = Prices(job.prices, job.provider.base_url or (provider.base_url if provider else None))
     if provider:
@@ -165,11 +166,9 @@ def _provider(job: JobSpec) -> Provider:
 def _base_url(job: JobSpec, provider: Provider) -> str:
     given = job.provider.base_url or provider.base_url
     if given is None:
-        hosts = providers.own_address(provider)
-        example = f", such as {hosts.replace('*', 'NAME')!r}" if hosts else ""
-        raise JobError(
-            f"provider.base_url is not set, and provider {provider.name!r} has no public address; give your own{example}"
-        )
+        own = providers.own_address(provider)
+        example = f", such as {own.replace('*', 'NAME')!r}" if own else ""
+        raise JobError(f"provider.base_url is not set; {provider.name!r} has no public address, give yours{example}")
     return provider.normalise(given)
 
 

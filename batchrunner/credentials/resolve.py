@@ -45,7 +45,8 @@ def resolve(
     """The keys of a job, in its order. Raises JobError with every fault found; no message holds a key.
 
     Without references the provider's own variable serves its own public address, which may be a pattern
-    `https://*.example.com`, and loopback addresses, where it may be missing. Files are relative to `base`, where commands run.
+    `https://*.example.com`, and loopback addresses, where it may be missing. Files are relative to `base`, where
+    commands run.
     """
     if references is None:
         return (_default(variable, base_url, public_base_url, environ),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import anyio
@@ -38,9 +39,10 @@ class Lane:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         tell: Callable[..., None] = _tell_nobody,
+        uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = anyio.current_time,
     ) -> None:
-        self.name, self._tell = name, tell
+        self.name, self._tell, self._uniform = name, tell, uniform
         self.concurrency, self.breaker = concurrency, breaker
         self.in_flight = 0
         self.throttled_count = 0
@@ -124,10 +126,11 @@ class Lane:
             self.throttled_count += 1
             if self.concurrency.throttled(started_at=started_at, now=now):
                 self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit)
+        # With jitter, so that processes that were throttled together do not come back together.
         if error.wait_s:
-            self._rest(error.wait_s, error)
+            self._rest(error.wait_s + self._uniform(0.0, min(1.0, error.wait_s / 10)), error)
         elif started_at >= self._signal_at:
-            self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)], error)
+            self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)
             self._silent_signals += 1
             self._signal_at = now
 

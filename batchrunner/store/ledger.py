@@ -63,7 +63,7 @@ class Ledger:
     @property
     def settled(self) -> int:
         """How many rows need no request."""
-        return self.succeeded + self.rejected
+        return self.counts[SUCCEEDED] + self.counts[REJECTED]
 
     def is_settled(self, row: int) -> bool:
         return bool(SETTLED[self.codes[row]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import httpx
@@ -94,9 +95,17 @@ class Incoming:
                 self._broke(failure(error, self.attempt, where=self.where, status=self._status))
 
     def _broke(self, error: RequestError) -> None:
-        if self._status == 0 or 200 <= self._status < 300:
+        if (self._status == 0 or 200 <= self._status < 300) and not self._may_be_whole():
             raise error
         self._cut = str(error)
+
+    def _may_be_whole(self) -> bool:
+        """A stream that has named a finish_reason may hold all that was paid for: whoever reads it decides."""
+        events = self._body.events if self._body is not None else None
+        return any(_FINISHED.search(event.data) for event in events or ())
+
+
+_FINISHED = re.compile(r'"finish_reason"\s*:\s*"')
 
 
 def lowered(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

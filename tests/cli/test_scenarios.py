@@ -184,6 +184,18 @@ def test_another_deployment_is_another_purchase_and_said_so(tmp_path, server):
     assert "provider.deployment" in other.summary["reason"]
 
 
+def test_azure_says_all_that_it_lacks_at_once(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
+
+    ended = batchrunner("run", rows, "--provider", "azure", "--simulate")
+
+    assert ended.code == 2
+    assert [f"provider.{name} is not set" in ended.err for name in ("base_url", "deployment", "api_version")] == [
+        True
+    ] * 3
+    assert "'https://NAME.openai.azure.com'" in ended.err
+
+
 def test_azure_without_deployment_and_version_sends_nothing(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
 
@@ -258,10 +270,9 @@ def test_a_cap_on_money_without_a_price_is_a_fault(tmp_path, server):
 
 def test_a_rows_own_model_without_a_price_is_not_asked_under_a_cap(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", [{**row, "model": "mystery-1"} for row in prompts(5)])
+    words = ["run", rows, "--provider", "openai", "--base-url", f"{server.url}/v1", "--json"]
 
-    ended = batchrunner(
-        "run", rows, "--provider", "openai", "--base-url", f"{server.url}/v1", "--max-cost", 1, "--json"
-    )
+    ended = batchrunner(*words, "--max-cost", 1)
 
     assert ended.summary["exit"] == 3
     assert ended.summary["failed_by_type"]["bad_row"]["count"] == 5

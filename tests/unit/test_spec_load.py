@@ -144,7 +144,7 @@ def test_a_checked_job_cannot_be_changed(job):
         ("temperature = 1", "unknown key 'temperature'; it belongs in [request]"),
         ("[provider]\nagent_id = 1", "unknown key 'agent_id' in [provider]; it belongs in [request]"),
         ("[score]\nx = 1", "unknown key 'score'"),
-        ("[provider]\ndeployment = 'd'", "unknown key 'deployment' in [provider]"),
+        ("[provider]\nregion = 'eu'", "unknown key 'region' in [provider]"),
         (
             "[prices.'gpt-4.1']\ninput_per_million = 1\noutput_per_million = 1\ncached = 1",
             "unknown key 'cached' in [prices.\"gpt-4.1\"]",

@@ -304,3 +304,18 @@ async def test_a_reply_without_content_has_no_first_token(wire: Wire, server: Fa
     reply = await answered(wire, server, {"status": 200, "headers": EVENTS, "body": ": nothing\n\n"})
 
     assert (reply.events, reply.first_token_s) == ((), None)
+
+
+FINISHED = 'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\n'
+
+
+@pytest.mark.parametrize("end", ["rst", "hang"])
+async def test_a_stream_that_has_finished_is_kept_whatever_comes_after(server: FaultyServer, end: str) -> None:
+    server.replies.append({"status": 200, "headers": EVENTS, "body": FINISHED, "end": end})
+    request = Request(path="/", body=b"{}", stream=True, key="k")
+
+    async with Wire(clocks=Clocks(first_byte_s=1, idle_s=0.3)) as wire:
+        reply = await wire.send(wire.prepare(server.url, {}), request)
+
+    assert reply.cut
+    assert [event.data for event in reply.events or ()] == [FINISHED[6:].strip()]

@@ -158,7 +158,8 @@ def hints() -> Iterator[Case]:
         reply = {"status": 429, "headers": JSON | told, "body_json": limit}
         yield case(f"429, {told}"[:90], reply, _limited(wait))
     bodies: list[tuple[Any, float | str]] = [(5, 5.0), (2.5, 2.5), (0, "backoff"), (-3, "backoff"), (True, "backoff"),
-                                             (301, "defer"), (None, "backoff"), ([5], "backoff"), ("soon", "backoff")]  # fmt: skip
+                                             (301, "defer"), (None, "backoff"), ([5], "backoff"),
+                                             ("soon", "backoff")]  # fmt: skip
     for value, wait in bodies:
         for title, body in (
             ("root", {"error": "Rate limit exceeded", "retry_after": value}),
