@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -117,7 +118,9 @@ def _fatal(words: list[str], code: int, reason: str) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """Exit without a second traceback when a stream was closed by its reader."""
+    """Exit with `code`: all has been said, so neither a late signal nor a closed stream changes it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -225,6 +225,21 @@ def test_a_signal_drains_and_nothing_is_paid_twice(tmp_path, number, code):
     assert drained.summary["possibly_billed"] == 0
 
 
+@pytest.mark.parametrize("apart_s", [0.0, 0.02, 0.05])
+def test_two_signals_in_a_row_still_end_with_the_summary_and_the_code(tmp_path, rows, apart_s):
+    process = start(*run_words(rows, "http://127.0.0.1:9", "--out", tmp_path / "run", "--json"))
+    _wait_for(tmp_path / "run" / "run.json")
+    process.send_signal(signal.SIGINT)
+    time.sleep(apart_s)
+    process.send_signal(signal.SIGINT)
+
+    ended = finish(process)
+
+    assert ended.code == 130, ended.err
+    assert ended.summary["exit"] == 130
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "drained"
+
+
 def test_after_the_grace_those_in_flight_are_given_up_and_counted(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
     with api(tmp_path / "api.jsonl", stall_rate=1) as tess:
