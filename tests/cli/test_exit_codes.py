@@ -210,18 +210,18 @@ def test_rejected_items_exit_3_unless_they_are_allowed(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_drains_and_nothing_is_paid_twice(tmp_path, number, code):
-    rows = write_rows(tmp_path / "rows.jsonl", prompts(200))
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(90))
     with api(tmp_path / "api.jsonl", latency=0.3) as tess:
         words = run_words(rows, tess.url, "--concurrency", 8, "--json")
         process = start(*words)
-        _wait_for_requests(tess, 20)
+        _wait_for_requests(tess, 15)
         process.send_signal(number)
         drained = finish(process)
         rest = batchrunner(*words)
 
         assert drained.code == code, drained.err
         assert rest.code == 0
-        assert len(tess.seen()) == 200
+        assert len(tess.seen()) == 90
     assert drained.summary["possibly_billed"] == 0
 
 
