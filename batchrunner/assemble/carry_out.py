@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+import traceback
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -69,10 +70,20 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         )
         execution.tally.listen(lambda outcome: _log_failure(emit, outcome))
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
-        with _unhurried():
+        with _unhurried(), _bugs_logged(emit):
             if cause is None:
                 cause = anyio.run(execution, backend_options={"use_uvloop": True})
             return _conclude(execution, cause, invocation, selection, chronicle, settled)
+
+
+@contextmanager
+def _bugs_logged(emit: Emit) -> Iterator[None]:
+    """A bug's traceback goes into the run's log, where a night's run leaves nothing else."""
+    try:
+        yield
+    except Exception:
+        emit("bug_met", traceback=traceback.format_exc())
+        raise
 
 
 @contextmanager

@@ -349,3 +349,31 @@ def test_an_export_of_a_pilot_holds_the_pilots_items(tmp_path, server):
     batchrunner(*openai_words(rows, server.url, "--limit", 10, "--out", tmp_path / "run"))
 
     assert len(batchrunner("export", tmp_path / "run").out.splitlines()) == 10
+
+
+BUGGY = """
+from batchrunner.providers.openai import OpenAI
+
+
+class Buggy(OpenAI):
+    name = "buggy"
+
+    def parse(self, reply, *, max_wait_s=300.0):
+        return 1 / 0
+
+
+PROVIDER = Buggy()
+"""
+
+
+def test_a_bug_leaves_its_traceback_in_the_log_and_every_paid_outcome_in_the_journal(tmp_path, server):
+    """A provider of the user's own, one file, with a bug in it."""
+    (tmp_path / "buggy.py").write_text(BUGGY)
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
+    words = ["run", rows, "--provider", "buggy:PROVIDER", "--model", "m", "--base-url", server.url]
+
+    ended = batchrunner(*words, env={"PYTHONPATH": str(tmp_path)})
+
+    assert ended.code == 1
+    assert "this is a bug in batchrunner" in ended.err
+    assert "ZeroDivisionError" in (tmp_path / "runs" / "rows" / "log.jsonl").read_text()
