@@ -68,8 +68,8 @@ def refuse(run: store.Run, prepared: Prepared, matches: store.Matches, ways_out:
     changed = changed_keys(commit.asked, prepared.asked)
     if not changed or not matches.changed_items:
         return
-    known = matches.changed_cost_usd is not None
-    cost = f" for about ${matches.changed_cost_usd:,.2f}" if known else " at an unknown price"
+    usd = matches.changed_cost_usd
+    cost = " at an unknown price" if usd is None else f" for about ${usd:,.{2 if usd >= 1 else 4}f}"
     what = ", ".join(changed)
     raise JobChanged(
         f"the job changed since {where} began ({what}): {matches.changed_items:,} settled items would be bought again"
