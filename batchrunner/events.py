@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -190,3 +190,15 @@ class Progress:
     draining: bool
     notes: tuple[str, ...] = ()
     """What holds the run up just now: paused lanes, an open breaker."""
+
+
+class Display(Protocol):
+    """Shows progress to whoever watches. Called from one thread at a time; never raises for a stream that has gone."""
+
+    period_s: float
+    """Between two calls of `progress`."""
+
+    def began(self, line: str, facts: dict[str, Any]) -> None: ...
+    def progress(self, now: Progress) -> None: ...
+    def say(self, line: str) -> None: ...
+    def ended(self) -> None: ...

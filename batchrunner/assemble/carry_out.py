@@ -29,8 +29,9 @@ from batchrunner.telemetry import run_log
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchrunner.assemble.invoke import Display, Invocation, Redo
+    from batchrunner.assemble.invoke import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
+    from batchrunner.events import Display
     from batchrunner.records import Outcome
     from batchrunner.store import Ledger, Run, Totals
     from batchrunner.telemetry import Emit

@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio import create_task_group, to_thread
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble.feed import InputFeed
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.credentials import Redactor
-    from batchrunner.events import Tally
+    from batchrunner.events import Display, Tally
     from batchrunner.limits import Budget, Estimator, Lane
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
@@ -46,15 +46,6 @@ THIRD_SIGNAL = 3
 def heeded() -> list[signal.Signals]:
     """The signals that end a run, but those that whoever started us has switched off, as nohup does."""
     return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-class Display(Protocol):
-    """What `console.Display` is to a run."""
-
-    period_s: float
-
-    def progress(self, now: Progress) -> None: ...
-    def say(self, line: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

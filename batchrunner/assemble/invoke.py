@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble.carry_out import carry_out
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
@@ -16,23 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from batchrunner.events import Progress
+    from batchrunner.events import Display
     from batchrunner.spec import JobSpec, MaxFailed, Shard
 
 
 LARGE_BYTES = 50_000_000
 """Of input: looking through it takes long enough to say so."""
-
-
-class Display(Protocol):
-    """What `console.Display` is to an invocation."""
-
-    period_s: float
-
-    def began(self, line: str, facts: dict[str, Any]) -> None: ...
-    def progress(self, now: Progress) -> None: ...
-    def say(self, line: str) -> None: ...
-    def ended(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

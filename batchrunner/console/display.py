@@ -8,7 +8,7 @@ import os
 import sys
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.console import text
 
@@ -17,21 +17,10 @@ if TYPE_CHECKING:
 
     from rich.live import Live
 
-    from batchrunner.events import Progress
+    from batchrunner.events import Display, Progress
 
 LIVE_PERIOD_S = 0.25
 WIDTH = 80
-
-
-class Display(Protocol):
-    """Shows progress. Called from one thread at a time; never raises for a stream that has gone."""
-
-    period_s: float
-
-    def began(self, line: str, facts: dict[str, Any]) -> None: ...
-    def progress(self, now: Progress) -> None: ...
-    def say(self, line: str) -> None: ...
-    def ended(self) -> None: ...
 
 
 def display_for(*, as_json: bool, quiet: bool, every_s: float, stderr: TextIO | None = None) -> Display:

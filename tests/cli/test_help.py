@@ -35,7 +35,7 @@ def test_help_and_usage_errors_load_nothing_heavy(words):
 
 
 def test_help_costs_little_cpu():
-    """Issue and design say 0.25 s of CPU; the best of three leaves out what the machine does beside."""
+    """Under 0.25 s; the best of three leaves out what the machine does beside."""
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=-3); "
         "used = resource.getrusage(-1); print(used.ru_utime + used.ru_stime)"
