@@ -93,7 +93,8 @@ async def test_a_rate_limit_hint_pauses_the_whole_lane():
     await Play(wire, concurrency=1).run(items(20))
 
     gaps = [after - before for before, after in zip(wire.times, wire.times[1:], strict=False)]
-    assert sum(gap >= 0.3 for gap in gaps) == 1
+    assert max(gaps) >= 0.3
+    assert sorted(gaps)[-2] < 0.2
 
 
 async def test_a_rejected_item_does_not_stop_the_others():
