@@ -91,14 +91,18 @@ class Counts:
     def add(self, outcome: Outcome) -> None:
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
         self.length += outcome.finish_reason == "length"
+        self.add_spent(outcome)
+        if outcome.error_type is not None:
+            self._fail(outcome.error_type, outcome)
+
+    def add_spent(self, outcome: Outcome) -> None:
+        """What an outcome used, or an answered turn."""
         self.prompt_tokens += (outcome.prompt_tokens or 0) + (outcome.failed_prompt_tokens or 0)
         self.completion_tokens += (outcome.completion_tokens or 0) + (outcome.failed_completion_tokens or 0)
         self.possibly_billed += outcome.possibly_billed
         if outcome.attempts:
             known = self.cost_usd is not None and outcome.cost_usd is not None
             self.cost_usd = self.cost_usd + outcome.cost_usd if known else None  # type: ignore[operator]
-        if outcome.error_type is not None:
-            self._fail(outcome.error_type, outcome)
 
     def _fail(self, error_type: str, outcome: Outcome) -> None:
         failure = self.failures.get(error_type)
@@ -129,12 +133,20 @@ class Tally:
     def listen(self, hear: Callable[[Outcome], None]) -> None:
         self._listeners.append(hear)
 
+    def answered(self, turn: Outcome) -> None:
+        """A turn of an item that goes on."""
+        self.now.add_spent(turn)
+        self._took(turn.latency_s)
+
     def settled(self, outcome: Outcome) -> None:
         self.now.add(outcome)
-        if outcome.latency_s is not None:
-            self.latency.add(outcome.latency_s)
+        self._took(outcome.latency_s)
         for hear in self._listeners:
             hear(outcome)
+
+    def _took(self, latency_s: float | None) -> None:
+        if latency_s is not None:
+            self.latency.add(latency_s)
 
     def left(self, *, possibly_billed: int) -> None:
         self.left_possibly_billed += possibly_billed

@@ -57,6 +57,8 @@ class Request:
     """Length of all message texts and tools, for the estimate of prompt tokens."""
     max_tokens: int | None = None
     choices: int = 1
+    turns: int = 0
+    """How many requests the item takes, one after another; 0 where it has no turns."""
     warnings: tuple[str, ...] = ()
 
 
@@ -126,7 +128,7 @@ class Completion:
 class Outcome:
     """The last word on an item: one record of the journal, one row of a part.
 
-    The fields are the columns of `schema.OUTCOME`, in its order, with times in microseconds since
+    The fields are the columns of `schema.RECORD`, in its order, with times in microseconds since
     1970 UTC. None means unknown.
     """
 
@@ -134,7 +136,8 @@ class Outcome:
     row: int
     input_file: str
     input_line: int | None
-    status: Status
+    status: Status | Literal["unfinished"]
+    """`unfinished`: no outcome, but an answered turn of an item that goes on, kept so that it is not bought again."""
     text: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -168,3 +171,16 @@ class Outcome:
     sent_changes: str | None = None
     warnings: str | None = None
     response: str | None = None
+    turns: str | None = None
+    """JSON array of the answers to the item's turns, in their order; in results only where items have turns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begun:
+    """A conversation that an earlier run left in the middle: what was answered, of which turns, sent how."""
+
+    request_key: str
+    sent_changes: str | None
+    answers: tuple[Mapping[str, Any], ...]
+    attempts: int
+    started_at: int

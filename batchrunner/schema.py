@@ -50,5 +50,17 @@ OUTCOME = pa.schema(
 )
 """One row per item, as `records.Outcome` has it; kept input columns follow in a results file."""
 
-PART = OUTCOME.append(pa.field("sequence", pa.int64())).append(pa.field("epoch", pa.int32()))
+TURNS = pa.field("turns", pa.string())
+"""The answers to an item's turns: a column of results where items have turns, of parts always."""
+
+RECORD = OUTCOME.append(TURNS)
+"""What the journal holds of an outcome."""
+
+
+def outcome_schema(*, has_turns: bool) -> pa.Schema:
+    """The columns of a result that are no input's, by whether the items have turns."""
+    return RECORD if has_turns else OUTCOME
+
+
+PART = RECORD.append(pa.field("sequence", pa.int64())).append(pa.field("epoch", pa.int32()))
 """One row per outcome ever recorded. `epoch` numbers the pair of input and job that `row` is a position in."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import anyio
 
 from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, RequestError
 from batchrunner.limits.budget import NOTHING, Reservation
+from batchrunner.providers import conversation
 from batchrunner.records import Outcome, Usage
 from batchrunner.retry import MOST_UNREADABLE, Backoff
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from batchrunner.errors import BatchrunnerError
     from batchrunner.limits import Budget, Estimator
     from batchrunner.providers.base import Provider
-    from batchrunner.records import Endpoint, Item, Request, Status
+    from batchrunner.records import Begun, Endpoint, Item, Request, Status
     from batchrunner.stack import Answer, Call, Channel
 
 MOST_NOT_FOUND = 2
@@ -58,6 +59,10 @@ class Trip:
     failed_completion_tokens: int | None = None
     without: frozenset[str] = frozenset()
     reserved: Reservation = NOTHING
+    session_fault: str | None = None
+    """Why the item must not be asked: an earlier one of its session failed."""
+    answers: tuple[Mapping[str, Any], ...] = ()
+    """To the turns so far, those of an earlier run included."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,13 @@ class Later:
     """The item is to be tried again: not before `wait_s` seconds from now."""
 
     wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A turn of the item was answered, and is to be kept; the next one can be asked."""
+
+    turn: Outcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +115,8 @@ class Worker:
     redact: Callable[[str], str]
     resend: Asks | None = None
     """Asks instead of `asks` what is sent; the item's request key stays that of `asks`."""
+    begun: Mapping[str, Begun] = field(default_factory=dict)
+    """By item: conversations to go on with."""
     now_us: Callable[[], int] = lambda: time.time_ns() // 1_000
     _refused_fields: set[str] = field(default_factory=set)
     _not_found: dict[str, int] = field(default_factory=dict)
@@ -117,6 +131,8 @@ class Worker:
                 self._build(trip)
         except BadRow as error:
             return self._outcome(trip, "rejected", error_type="bad_row", error=str(error))
+        if trip.session_fault is not None:
+            return self._outcome(trip, "rejected", error_type="session", error=trip.session_fault)
         if trip.own and self._not_found.get(trip.own, 0) >= MOST_NOT_FOUND:
             error_text = f"{trip.own} was not found {MOST_NOT_FOUND} times; not asked again in this run"
             return self._outcome(trip, "rejected", error_type="not_found", error=error_text)
@@ -132,15 +148,29 @@ class Worker:
         item = trip.item
         if item.fault is not None:
             raise BadRow(item.fault)
-        ask = self.asks.ask(item.columns)
         trip.without = self._left_out(trip)
-        request = self.provider.build(ask, self.settings.endpoint, without=trip.without)
+        request = self._request(trip, self.asks)
+        self._go_on(trip, request.key)
         if self.resend is not None:
-            ask = self.resend.ask(item.columns)
-            resent = self.provider.build(ask, self.settings.endpoint, without=trip.without)
-            request = dataclasses.replace(resent, key=request.key)
+            request = dataclasses.replace(self._request(trip, self.resend), key=request.key)
+        elif trip.answers:
+            request = self._request(trip, self.asks)
         trip.request = request
         trip.own = self._own(request)
+
+    def _request(self, trip: Trip, asks: Asks) -> Request:
+        """What is sent now, as `asks` has it: the turn behind the last answer."""
+        said = [conversation.assistant(answer) for answer in trip.answers]
+        ask = asks.ask(trip.item.columns)
+        return conversation.build(self.provider, ask, self.settings.endpoint, without=trip.without, answers=said)
+
+    def _go_on(self, trip: Trip, key: str) -> None:
+        """Take up what an earlier run had answered of the same turns, sent in the same way."""
+        begun = self.begun.get(trip.item.item_id)
+        if trip.attempts or begun is None or begun.request_key != key:
+            return
+        if _redone(begun.sent_changes) == _redone(self.settings.sent_changes):
+            trip.answers, trip.attempts, trip.started_at = begun.answers, begun.attempts, begun.started_at
 
     def _left_out(self, trip: Trip) -> frozenset[str]:
         return trip.without | self._refused_fields
@@ -163,7 +193,7 @@ class Worker:
         cost = self.prices.cost(trip.request.model, usage)
         return None if cost is None else Reservation(cost_usd=cost, tokens=estimate.tokens)
 
-    async def attempt(self, trip: Trip, channel: Channel) -> Outcome | Later | Unfinished:
+    async def attempt(self, trip: Trip, channel: Channel) -> Outcome | Answered | Later | Unfinished:
         """Take the trip over the wire once. Every failure of the item is data; only cancellation escapes."""
         assert trip.request is not None
         trip.attempts += 1
@@ -173,7 +203,7 @@ class Worker:
             deadline = trip.began_at + self.settings.item_s
             answer = await self.call(channel, trip.request, item_id=trip.item.item_id, deadline=deadline)
             spent = self._learn(trip, answer)
-            return self._succeeded(trip, answer)
+            return self._answered(trip, answer)
         except RequestError as error:
             spent = self._book_failure(trip, error, was_down=was_down or channel.lane.breaker.open)
             return self._judge(trip, error, channel)
@@ -248,14 +278,31 @@ class Worker:
             self._refused_fields.add(field_name)
         return True
 
-    def _succeeded(self, trip: Trip, answer: Answer) -> Outcome:
+    def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
+        """The item's outcome, or the turn that was answered where others are to follow."""
+        request = trip.request
+        assert request is not None
+        if not request.turns:
+            return self._succeeded(trip, answer, "succeeded")
+        said = conversation.answer_of(answer.completion)
+        trip.answers += (said,)
+        if len(trip.answers) == request.turns:
+            return self._succeeded(trip, answer, "succeeded")
+        outcome = self._succeeded(trip, answer, "unfinished")
+        # Each record holds what is its own: the item's trips are added up by its outcome alone.
+        turn = dataclasses.replace(outcome, turns=conversation.written([said]), possibly_billed=0)
+        trip.request, trip.failures, trip.unreadable = None, 0, 0
+        trip.failed_prompt_tokens = trip.failed_completion_tokens = None
+        return Answered(turn=turn)
+
+    def _succeeded(self, trip: Trip, answer: Answer, status: Literal["succeeded", "unfinished"]) -> Outcome:
         completion, request = answer.completion, trip.request
         assert request is not None
         usage = completion.usage
         model = completion.model or request.model
         return self._outcome(
             trip,
-            "succeeded",
+            status,
             text=completion.text,
             reasoning=completion.reasoning,
             refusal=completion.refusal,
@@ -303,7 +350,7 @@ class Worker:
         answered = self.prices.cost(model, usage, asked=asked) if usage is not None else 0.0
         return None if before is None or answered is None else before + answered
 
-    def _outcome(self, trip: Trip, status: Status, **columns: Any) -> Outcome:
+    def _outcome(self, trip: Trip, status: Status | Literal["unfinished"], **columns: Any) -> Outcome:
         item, request = trip.item, trip.request
         return Outcome(
             item_id=item.item_id,
@@ -322,6 +369,7 @@ class Worker:
             finished_at=self.now_us(),
             request_key=request.key if request else None,
             sent_changes=self._changes(trip),
+            turns=conversation.written(trip.answers) if trip.answers else None,
             **columns,
         )
 
@@ -329,3 +377,8 @@ class Worker:
         changes = [self.settings.sent_changes] if self.settings.sent_changes else []
         changes += [f"without {name}" for name in sorted(trip.without)]
         return ", ".join(changes) or None
+
+
+def _redone(sent_changes: str | None) -> set[str]:
+    """What a redo sends differently, without the fields that a server made us leave out."""
+    return {change for change in (sent_changes or "").split(", ") if change and not change.startswith("without ")}

@@ -13,7 +13,7 @@ from batchrunner.events import Counts, Tally
 from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, Lane
 from batchrunner.records import Completion, Endpoint, Item, Reply, Request, Usage
 from batchrunner.retry import Backoff
-from batchrunner.runner import Brakes, Runner
+from batchrunner.runner import Brakes, Runner, Sessions
 from batchrunner.stack import Answer, Channel, limited
 from batchrunner.worker import Settings, Worker
 
@@ -68,16 +68,24 @@ class ScriptedWire:
     times: list[float] = field(default_factory=list)
     out: int = 0
     most_out: int = 0
+    order: list[str] = field(default_factory=list)
+    under_way: set[str] = field(default_factory=set)
+    met: set[frozenset[str]] = field(default_factory=set)
+    """Items that were in flight together, pair by pair."""
 
     async def __call__(self, channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
         self.sent[item_id] += 1
         self.times.append(anyio.current_time())
+        self.order.append(item_id)
+        self.met |= {frozenset((item_id, other)) for other in self.under_way}
+        self.under_way.add(item_id)
         self.out += 1
         self.most_out = max(self.most_out, self.out)
         try:
             await anyio.sleep(self.latency_s)
         finally:
             self.out -= 1
+            self.under_way.discard(item_id)
         own = self.by_item.get(item_id)
         step = own.pop(0) if own else self.script.pop(0) if self.script else None
         if step is not None:
@@ -135,6 +143,7 @@ class Play:
         no_wait: bool = True,
         probe_s: float = 0.05,
         keys: int = 1,
+        sessions: Sessions | None = None,
     ) -> None:
         self.wire, self.outcomes, self.brakes = wire, list[Any](), Brakes()
         self.tally = Tally(total=0, before=Counts(), clock=anyio.current_time)
@@ -159,6 +168,7 @@ class Play:
             open_channels=lambda name: [self.channel(f"{name} key {number}") for number in range(keys)],
             watch=self.tally,
             brakes=self.brakes,
+            sessions=sessions,
         )
 
     def channel(self, name: str) -> Channel:

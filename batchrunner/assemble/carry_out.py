@@ -15,7 +15,7 @@ from batchrunner.assemble.channels import Channels
 from batchrunner.assemble.ending import Items, Told, judge, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import SIGNALS, Execution, Manner
-from batchrunner.assemble.feed import InputFeed
+from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
 from batchrunner.assemble.table import RESULTS, publish_results
@@ -23,7 +23,8 @@ from batchrunner.credentials import Redactor
 from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
-from batchrunner.store import check_target, totals, view_run
+from batchrunner.runner import Sessions
+from batchrunner.store import begun, check_target, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
@@ -53,10 +54,13 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
+        skip = _skip(run.ledger, prepared, selection, invocation.redo)
         execution = Execution(
             prepared=prepared,
             run=run,
-            feed=_feed(run.ledger, prepared, selection, invocation.redo),
+            feed=InputFeed(prepared.ready.source, selection, skip=skip),
+            sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
+            begun=begun(run.view()) if prepared.asker.has_turns else {},
             channels=_channels(prepared, selection),
             tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
             manner=Manner(grace_s=invocation.grace_s, patient=invocation.patient, simulate=invocation.simulate),
@@ -136,14 +140,14 @@ def _counts(items: Items, settled: int) -> Counts:
     return Counts(succeeded=items.succeeded, rejected=rejected, exhausted=items.exhausted, length=items.length)
 
 
-def _feed(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo | None) -> InputFeed:
+def _skip(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo | None) -> bytearray:
+    """By row: whether this invocation passes it over."""
     if redo is None:
-        skip = bytearray(ledger.settled_mask())
-    else:
-        skip = bytearray(b"\1") * ledger.rows
-        for item in prepared.ready.source.rows(stop=selection.stop):
-            skip[item.row] = item.item_id not in redo.ids
-    return InputFeed(prepared.ready.source, selection, skip=skip)
+        return bytearray(ledger.settled_mask())
+    skip = bytearray(b"\1") * ledger.rows
+    for item in prepared.ready.source.rows(stop=selection.stop):
+        skip[item.row] = item.item_id not in redo.ids
+    return skip
 
 
 def _channels(prepared: Prepared, selection: Selection) -> Channels:

@@ -23,7 +23,7 @@ from batchrunner.transport import Clocks, Wire
 from batchrunner.worker import Settings, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from batchrunner.credentials import Redactor
     from batchrunner.events import Display, Tally
     from batchrunner.limits import Budget, Estimator, Lane
+    from batchrunner.records import Begun
+    from batchrunner.runner import Sessions
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
     from batchrunner.worker import Asks
@@ -65,6 +67,8 @@ class Execution:
     prepared: Prepared
     run: Run
     feed: InputFeed
+    sessions: Sessions
+    begun: Mapping[str, Begun]
     channels: Channels
     tally: Tally
     manner: Manner
@@ -153,6 +157,7 @@ class Execution:
             settings=settings,
             redact=self.redactor,
             resend=self.resend,
+            begun=self.begun,
         )
         return Runner(
             worker=worker,
@@ -161,6 +166,7 @@ class Execution:
             open_channels=self.channels.open(wire, send_to, self.emit),
             watch=self.tally,
             brakes=self.brakes,
+            sessions=self.sessions,
         )
 
     # Beside the run

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from anyio import to_thread
 
+from batchrunner.store import FAILED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from batchrunner import sources
+    from batchrunner.assemble.prepare import Prepared
     from batchrunner.assemble.selection import Selection
     from batchrunner.records import Item
+    from batchrunner.store import Ledger
 
 CHUNK_ITEMS = 256
 
@@ -49,3 +53,17 @@ class InputFeed:
         self._skipped = []
         self._items = self._pass(skip)
         return True
+
+
+def failed_sessions(prepared: Prepared, ledger: Ledger, skip: bytearray) -> dict[str, int]:
+    """Sessions with an item that failed before and is not tried now (`skip`), and the first such row of each."""
+    failed = ledger.codes.translate(FAILED)
+    if prepared.asker.name_session is None or 1 not in failed:
+        return {}
+    others = bytearray(not (left and bad) for left, bad in zip(skip, failed, strict=True))
+    found: dict[str, int] = {}
+    for item in prepared.ready.source.rows(skip=others):
+        name = prepared.session_of(item)
+        if name is not None:
+            found.setdefault(name, item.row)
+    return found

@@ -12,7 +12,7 @@ from batchrunner.assemble.prepare import get_ready, prepare
 from batchrunner.assemble.selection import select
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import BadRow, RunError
-from batchrunner.limits.estimate import COMPLETION_TOKENS, ENOUGH, Estimator
+from batchrunner.limits.estimate import COMPLETION_TOKENS, ENOUGH, Estimate, Estimator
 from batchrunner.records import Usage
 
 if TYPE_CHECKING:
@@ -120,6 +120,10 @@ class _Sample:
                 where = f"{item.file} line {item.line}" if item.line is not None else f"{item.file} row {item.row}"
                 self.faults.append(f"{where}: {error}")
 
+    def requests_per_item(self) -> float:
+        """More than one where items have turns."""
+        return sum(max(1, request.turns) for request in self.requests) / max(1, len(self.requests)) or 1.0
+
     def estimate(self, to_buy: int) -> dict[str, Any]:
         """Tokens and cost of `to_buy` items: from what is likely to what is at most."""
         estimator = Estimator()
@@ -134,11 +138,9 @@ class _Sample:
             guess = estimator.estimate(request)
             expected = int(known.p50) if known else min(guess.completion_tokens, COMPLETION_TOKENS // 2)
             at_most = int(known.p95) if known else guess.completion_tokens
-            prompt, completion = prompt + guess.prompt_tokens, completion + expected
-            low, high = (
-                self._cost(request, guess.prompt_tokens, expected),
-                self._cost(request, guess.prompt_tokens, at_most),
-            )
+            low_used, high_used = _all_turns(request, guess, expected), _all_turns(request, guess, at_most)
+            prompt, completion = prompt + (low_used.prompt_tokens or 0), completion + (low_used.completion_tokens or 0)
+            low, high = self._cost(request, low_used), self._cost(request, high_used)
             unknown = unknown or low is None or high is None
             likely, most = likely + (low or 0.0), most + (high or 0.0)
         return {
@@ -149,9 +151,17 @@ class _Sample:
             "cost_usd_at_most": None if unknown else most * scale,
         }
 
-    def _cost(self, request: Request, prompt_tokens: int, completion_tokens: int) -> float | None:
-        usage = Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+    def _cost(self, request: Request, usage: Usage) -> float | None:
         return self.prepared.ready.prices.cost(request.model, usage)
+
+
+def _all_turns(request: Request, guess: Estimate, answer_tokens: int) -> Usage:
+    """What an item uses in all: each turn sends the answers to those before it again."""
+    turns = max(1, request.turns)
+    return Usage(
+        prompt_tokens=guess.prompt_tokens * turns + answer_tokens * (turns * (turns - 1) // 2),
+        completion_tokens=answer_tokens * turns,
+    )
 
 
 def _time_s(prepared: Prepared, share: float, to_buy: int, sample: _Sample) -> float | None:
@@ -164,7 +174,7 @@ def _time_s(prepared: Prepared, share: float, to_buy: int, sample: _Sample) -> f
     keys = len(ready.credentials)
     times = []
     if requests := channels.requests_per_minute():
-        times.append(to_buy / (requests * share * keys) * 60)
+        times.append(to_buy * sample.requests_per_item() / (requests * share * keys) * 60)
     if tokens := number(ready.job.limits.tokens_per_minute):
         estimate = sample.estimate(to_buy)
         used = estimate["prompt_tokens"] + estimate["completion_tokens"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from batchrunner import __version__, credentials, providers, sources, templates
 from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
+from batchrunner.providers import conversation
 from batchrunner.records import Endpoint, Usage
 
 if TYPE_CHECKING:
@@ -59,7 +60,17 @@ class Prepared:
         """The base request of an item. Raises BadRow."""
         if item.fault is not None:
             raise BadRow(item.fault)
-        return self.ready.provider.build(self.asker.ask(item.columns), self.ready.endpoint)
+        return conversation.build(self.ready.provider, self.asker.ask(item.columns), self.ready.endpoint)
+
+    def session_of(self, item: Item) -> str | None:
+        """The conversation or session that an item is part of, None for one on its own."""
+        name_session = self.asker.name_session
+        if name_session is None or item.fault is not None:
+            return None
+        try:
+            return name_session(item.columns)
+        except BadRow:
+            return None
 
     def key_of(self, item: Item) -> str | None:
         """What is bought for an item; None when it cannot be asked."""

@@ -11,7 +11,10 @@ from batchrunner import __version__, providers, sources, store, templates
 from batchrunner.assemble.prepare import options_of
 from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
+from batchrunner.providers import conversation
 from batchrunner.records import Endpoint
+from batchrunner.schema import outcome_schema
+from batchrunner.spec import has_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,9 +30,19 @@ class Carry:
 
     keep: list[str] | None
     apart: frozenset[str]
+    has_turns: bool
 
     def schema(self, checked: sources.Checked) -> Any:
-        return sources.kept_schema(checked, self.keep, store.OUTCOME.names, apart=self.apart)
+        """The carried columns alone."""
+        return sources.kept_schema(checked, self.keep, self._taken, apart=self.apart)
+
+    def results(self, checked: sources.Checked) -> Any:
+        """The whole table's columns."""
+        return store.result_schema(self.schema(checked), has_turns=self.has_turns)
+
+    @property
+    def _taken(self) -> list[str]:
+        return list(outcome_schema(has_turns=self.has_turns).names)
 
     def renamed(self, checked: sources.Checked) -> dict[str, str]:
         """Carried columns whose name the results have already, and what they are called there."""
@@ -44,7 +57,7 @@ class Carry:
             source,
             checked,
             self.keep,
-            store.OUTCOME.names,
+            self._taken,
             apart=self.apart,
             shard=(selection.index, selection.shards) if selection is not None and sharded else None,
             stop=selection.stop if selection is not None else None,
@@ -55,7 +68,7 @@ def carry(*, keep: list[str] | None, rows_are_data: bool, id_column: str | None,
     """As the job says; else the id alone when rows are data, and all but request fields when rows are requests."""
     if keep is None and rows_are_data:
         keep = [id_column] if id_column else []
-    return Carry(keep=keep, apart=asker.request_columns)
+    return Carry(keep=keep, apart=asker.request_columns, has_turns=asker.has_turns)
 
 
 def carry_of(prepared: Prepared) -> Carry:
@@ -81,7 +94,7 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection) ->
     if not store.results_match(target, marks):
         batches = carried.batches(prepared.ready.source, checked, selection=selection)
         store.build_results(
-            run.view(), batches, target, kept=carried.schema(checked), metadata=marks, mode=job.output.mode
+            run.view(), batches, target, schema=carried.results(checked), metadata=marks, mode=job.output.mode
         )
     return target
 
@@ -100,9 +113,8 @@ class Table:
         if self.remade is None:
             yield from self.view.outcomes()
             return
-        kept = self.remade.carried.schema(self.remade.checked)
         with tempfile.TemporaryDirectory(prefix="batchrunner-") as scratch:
-            yield from store.result_batches(self.view, self.remade.batches(), kept=kept, scratch=Path(scratch))
+            yield from store.result_batches(self.view, self.remade.batches(), schema=self.schema, scratch=Path(scratch))
 
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""
@@ -134,7 +146,7 @@ class Remade:
         for item in self.source.rows(skip=skip, stop=row + 1):
             try:
                 ask = self.asker.ask(item.columns)
-                return provider.build(ask, endpoint).body.decode()
+                return conversation.build(provider, ask, endpoint).body.decode()
             except BadRow as error:
                 return f"nothing: {error}"
         return None
@@ -149,7 +161,7 @@ def open_table(directory: Path) -> Table:
     except (JobError, KeyError) as error:
         warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
         return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
-    return Table(view=view, schema=store.result_schema(remade.carried.schema(remade.checked)), remade=remade)
+    return Table(view=view, schema=remade.carried.results(remade.checked), remade=remade)
 
 
 def _remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
@@ -166,6 +178,6 @@ def _remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     checked = sources.Checked.from_json(known["checked"])
     source.learn(checked)
     asker = templates.compile_request(job["request"], params=job["params"], base=base, columns=checked.columns)
-    rows_are_data = "prompt" in job["request"] or "messages" in job["request"]
+    rows_are_data = has_question(job["request"])
     carried = carry(keep=job["output"].get("keep"), rows_are_data=rows_are_data, id_column=id_column, asker=asker)
     return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Endpoint
 
 MOST_SEGMENT_CHARS = 128
-APART = frozenset({"messages", "agent_id", "session_id", "extra"})
+APART = frozenset({"messages", "turns", "agent_id", "session_id", "conversation", "extra"})
 """Keys of an ask that are no body field of that name everywhere."""
 
 

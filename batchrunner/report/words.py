@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -59,10 +60,14 @@ def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: C
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens")]
     if any(value is not None for value in tokens):
         yield f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}"
-    for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", row["text"])):
+    answer = None if row.get("turns") else row["text"]
+    for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", answer)):
         if value:
             yield f"--- {name}"
             yield clean(_cut(value, full), keep_lines=True)
+    for number, answer in enumerate(json.loads(row.get("turns") or "[]"), 1):
+        yield f"--- answer to turn {number}"
+        yield clean(_cut(answer.get("text") or answer.get("refusal") or "", full), keep_lines=True)
     for name in ("tool_calls", "refusal", "sent_changes", "warnings", "response" if full else "refusal"):
         if row.get(name):
             yield clean(f"--- {name}: {_cut(str(row[name]), full)}")

@@ -2,5 +2,6 @@
 
 from batchrunner.runner.brakes import Brakes
 from batchrunner.runner.flow import Feed, Runner, Watch
+from batchrunner.runner.sessions import Sessions
 
-__all__ = ["Brakes", "Feed", "Runner", "Watch"]
+__all__ = ["Brakes", "Feed", "Runner", "Sessions", "Watch"]

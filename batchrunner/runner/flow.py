@@ -12,7 +12,8 @@ from batchrunner.errors import BatchrunnerError, BudgetReached, RunError, StoreE
 from batchrunner.limits.breaker import CANARY, Refusals
 from batchrunner.records import Outcome
 from batchrunner.runner.queues import Backlog, Bell, Desk
-from batchrunner.worker import Later, Trip, Unfinished
+from batchrunner.runner.sessions import Sessions
+from batchrunner.worker import Answered, Later, Trip, Unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -42,6 +43,7 @@ class Watch(Protocol):
     """Who is told what happens. Returns at once, raises nothing."""
 
     def settled(self, outcome: Outcome) -> None: ...
+    def answered(self, turn: Outcome) -> None: ...
     def left(self, *, possibly_billed: int) -> None: ...
     def tried(self) -> None: ...
 
@@ -50,7 +52,8 @@ class Runner:
     """Settles every item of a feed and records every outcome that was paid for.
 
     `route` names an item's backlog, `open_channels` gives the channels that serve it, one for each key.
-    `record` returns once the outcome survives a crash of this process.
+    `record` returns once the outcome survives a crash of this process. `sessions` keeps items in order
+    that are not to be asked at the same time.
     """
 
     def __init__(
@@ -62,8 +65,10 @@ class Runner:
         open_channels: Callable[[str], list[Channel]],
         watch: Watch,
         brakes: Brakes,
+        sessions: Sessions | None = None,
     ) -> None:
         self.worker, self.record, self.watch, self.brakes = worker, record, watch, brakes
+        self.sessions = sessions or Sessions(lambda item: None, {})
         self.desks: list[Desk] = []
         self.in_flight: dict[str, Trip] = {}
         self._route, self._open_channels = route, open_channels
@@ -83,6 +88,8 @@ class Runner:
         with self.brakes.stopping:
             async with create_task_group() as self._group:
                 await self._read(feed)
+                while self.sessions.held and not self.brakes.draining:
+                    await self._room.wait()
                 for backlog in self._backlogs.values():
                     backlog.close()
         self._give_up_waiting()
@@ -106,9 +113,15 @@ class Runner:
             if not items:
                 if not feed.rewind():
                     return
+                self.sessions.rewind()
                 await self._some_room()
 
     async def _queue(self, item: Item, feed: Feed) -> None:
+        arrival = self.sessions.arrive(item)
+        if arrival == "later":
+            feed.skip(item)
+        if arrival != "goes":
+            return
         backlog = self._backlog(self._route(item))
         while not backlog.closed:
             if len(backlog.fresh) < READ_AHEAD:
@@ -116,16 +129,20 @@ class Runner:
                 return
             if any(len(other.fresh) < READ_AHEAD for other in self._backlogs.values() if not other.closed):
                 feed.skip(item)
+                self.sessions.leave_out(item)
                 return
             for desk in self.desks:
                 self._staff(desk)
             await self._room.wait()
         # Closed while the feed still runs: its lanes have ended, and the item stays unfinished.
+        self.sessions.lose(item.item_id)
 
     async def _some_room(self) -> None:
         """Before another pass: until a lane that was full has worked off half of its queue."""
         full = [backlog for backlog in self._backlogs.values() if len(backlog.fresh) > READ_AHEAD // 2]
-        while full and all(len(backlog.fresh) > READ_AHEAD // 2 for backlog in full) and not self.brakes.draining:
+        while not self.brakes.draining and (
+            self.sessions.crowded or (full and all(len(backlog.fresh) > READ_AHEAD // 2 for backlog in full))
+        ):
             await self._room.wait()
 
     def _backlog(self, name: str) -> Backlog:
@@ -182,10 +199,15 @@ class Runner:
                 await self._canary_back.wait()
             elif (picked := backlog.ready(now, slots=lane.slots)) is not None:
                 self._room.ring()
-                return picked if isinstance(picked, Trip) else self.worker.start(picked)
+                return picked if isinstance(picked, Trip) else self._begin(picked)
             else:
                 await backlog.bell.wait(backlog.waiting[0][0] - now if backlog.waiting else None)
         return None
+
+    def _begin(self, item: Item) -> Trip:
+        trip = self.worker.start(item)
+        trip.session_fault = self.sessions.fault(item)
+        return trip
 
     async def _admitted(self, trip: Trip, desk: Desk) -> bool:
         assert trip.request is not None
@@ -222,14 +244,16 @@ class Runner:
         self.in_flight[trip.item.item_id] = trip
         step = await self.worker.attempt(trip, desk.channel)
         self.watch.tried()
-        if isinstance(step, Outcome):
-            # The provider has billed this outcome: losing it would bill it again on resume.
+        if isinstance(step, Outcome | Answered):
+            # The provider has billed this: losing it would bill it again on resume.
             with CancelScope(shield=True):
-                await self._settle(step, desk)
+                await (self._settle(step, desk) if isinstance(step, Outcome) else self._keep_turn(step.turn))
         del self.in_flight[trip.item.item_id]
         self._canaries -= 1
         if isinstance(step, Later):
             desk.backlog.later(trip, anyio.current_time() + step.wait_s)
+        elif isinstance(step, Answered):
+            desk.backlog.later(trip, anyio.current_time())
         elif isinstance(step, Unfinished):
             self._unfinished(trip, step, desk)
         self._after(desk)
@@ -251,14 +275,39 @@ class Runner:
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
         if outcome.status == "succeeded" and not self._refusals.passed:
             await self._pass_canary()
-        if outcome.status == "rejected" and self._refusals.counts(outcome.error_type):
-            held = self._refusals.hold(outcome)
-            end = self._refusals.judge(outcome, desk.channel.label)
-            if end is not None:
-                self.brakes.drain(end)
-            if held or end is not None:
-                return
-        await self._write(outcome)
+        if not self._held_back(outcome, desk):
+            await self._write(outcome)
+        self._let_next_go(outcome)
+
+    def _held_back(self, outcome: Outcome, desk: Desk) -> bool:
+        """Whether a refusal may yet turn out to be the whole run's."""
+        if outcome.status != "rejected" or not self._refusals.counts(outcome.error_type):
+            return False
+        held = self._refusals.hold(outcome)
+        end = self._refusals.judge(outcome, desk.channel.label)
+        if end is not None:
+            self.brakes.drain(end)
+        return held or end is not None
+
+    def _let_next_go(self, outcome: Outcome) -> None:
+        """The item that waited behind this one in its session."""
+        item = self.sessions.settled(outcome.item_id, outcome.row, succeeded=outcome.status == "succeeded")
+        if item is None:
+            return
+        backlog = self._backlog(self._route(item))
+        if backlog.closed:
+            self.sessions.lose(item.item_id)
+        else:
+            backlog.add_first(item)
+            for desk in self.desks:
+                if desk.backlog is backlog:
+                    self._staff(desk)
+        self._room.ring()
+
+    async def _keep_turn(self, turn: Outcome) -> None:
+        if not self._refusals.passed:
+            await self._pass_canary()
+        await self._write(turn)
 
     async def _write(self, outcome: Outcome) -> None:
         try:
@@ -266,7 +315,10 @@ class Runner:
         except StoreError as error:
             self.brakes.drain(error)
             return
-        self.watch.settled(outcome)
+        if outcome.status == "unfinished":
+            self.watch.answered(outcome)
+        else:
+            self.watch.settled(outcome)
 
     async def _pass_canary(self) -> None:
         held = self._refusals.release()
@@ -287,6 +339,7 @@ class Runner:
 
     def _unfinished(self, trip: Trip, step: Unfinished, desk: Desk) -> None:
         self.watch.left(possibly_billed=trip.possibly_billed)
+        self.sessions.lose(trip.item.item_id)
         if not step.lane_only:
             self.brakes.drain(step.ends)
             return
@@ -301,8 +354,7 @@ class Runner:
         for other in others:
             self._staff(other)
         if not others and not desk.backlog.closed:
-            for trip in desk.backlog.abandon():
-                self.watch.left(possibly_billed=trip.possibly_billed)
+            self._abandon(desk.backlog)
         if all(d.channel.lane.ended is not None for d in self.desks):
             self.brakes.drain(error)
         self._room.ring()
@@ -317,10 +369,15 @@ class Runner:
         if lost:
             self.brakes.drain(lost[0])
 
+    def _abandon(self, backlog: Backlog) -> None:
+        for left in backlog.abandon():
+            if isinstance(left, Trip):
+                self.watch.left(possibly_billed=left.possibly_billed)
+            self.sessions.lose(left.item.item_id if isinstance(left, Trip) else left.item_id)
+
     def _give_up_waiting(self) -> None:
         for backlog in self._backlogs.values():
-            for trip in backlog.abandon():
-                self.watch.left(possibly_billed=trip.possibly_billed)
+            self._abandon(backlog)
         for desk in self.desks:
             if desk.gate is not None:
                 desk.gate.cancel()

@@ -52,6 +52,11 @@ class Backlog:
         self.fresh.append(item)
         self.bell.ring()
 
+    def add_first(self, item: Item) -> None:
+        """An item of a session that has begun goes before those of others."""
+        self.fresh.appendleft(item)
+        self.bell.ring()
+
     def later(self, trip: Trip, due: float) -> None:
         heapq.heappush(self.waiting, (due, next(self._order), trip))
         self.bell.ring()
@@ -60,13 +65,13 @@ class Backlog:
         self.closed = True
         self.bell.ring()
 
-    def abandon(self) -> list[Trip]:
-        """Nothing here will be sent any more: the trips that had been begun."""
-        begun = [trip for _, _, trip in self.waiting]
+    def abandon(self) -> list[Item | Trip]:
+        """Nothing here will be sent any more: all that was here, trips where they had been begun."""
+        left: list[Item | Trip] = [*(trip for _, _, trip in self.waiting), *self.fresh]
         self.fresh.clear()
         self.waiting.clear()
         self.close()
-        return begun
+        return left
 
     def ready(self, now: float, *, slots: int) -> Item | Trip | None:
         """What goes next: a retry that is due, else a new item unless too many wait already."""

@@ -16,7 +16,7 @@ from batchrunner.spec.model import (
 )
 from batchrunner.spec.overlay import ENVIRONMENT, Flag
 from batchrunner.spec.places import run_dir
-from batchrunner.spec.request import CHAT_FIELDS, ROW_FIELDS
+from batchrunner.spec.request import CHAT_FIELDS, QUESTIONS, ROW_FIELDS, has_question
 from batchrunner.spec.values import (
     KEY_REFERENCE,
     NO_FAILURES,
@@ -36,6 +36,7 @@ __all__ = [
     "ENVIRONMENT",
     "Flag",
     "for_rows",
+    "has_question",
     "InputSpec",
     "is_key_reference",
     "JobSpec",
@@ -51,6 +52,7 @@ __all__ = [
     "parse_shard",
     "Price",
     "ProviderSpec",
+    "QUESTIONS",
     "read_value",
     "RetrySpec",
     "ROW_FIELDS",

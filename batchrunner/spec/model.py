@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from batchrunner.spec import kinds  # noqa: TC001 (pydantic reads the annotations)
 from batchrunner.spec.masks import masked, masked_url
+from batchrunner.spec.request import has_question
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,7 +150,7 @@ class JobSpec:
     @property
     def rows_are_data(self) -> bool:
         """Rows are data that templates read, rather than requests of their own."""
-        return "prompt" in self.request or "messages" in self.request
+        return has_question(self.request)
 
     def public(self) -> dict[str, Any]:
         """The job as JSON for the manifest: key references, never a key; header values that look secret are masked."""

@@ -20,14 +20,22 @@ CHAT_FIELDS = frozenset({
 })  # fmt: skip
 """The body fields of a chat completion."""
 
-ROW_FIELDS = CHAT_FIELDS | {"agent_id", "extra", "prompt", "session_id", "system"}
+ROW_FIELDS = CHAT_FIELDS | {"agent_id", "conversation", "extra", "prompt", "session_id", "system", "turns"}
 """What a row, or `[request]`, can say about its request."""
 
 REQUEST_KEYS = ROW_FIELDS | {"volatile"}
 """What `[request]` can hold."""
 
+QUESTIONS = ("prompt", "messages", "turns")
+"""What makes a job's rows data: with one of these in `[request]`, only templates read them."""
+
 _TEXTS = ("model", "prompt", "system")
-_TEXTS_OR_NUMBERS = ("agent_id", "session_id")
+_TEXTS_OR_NUMBERS = ("agent_id", "conversation", "session_id")
+
+
+def has_question(request: Mapping[str, Any]) -> bool:
+    """Whether `[request]` says itself what is asked, so that rows are data."""
+    return any(name in request for name in QUESTIONS)
 
 
 def request_faults(job: Mapping[str, Any]) -> Iterator[Fault]:
@@ -43,8 +51,10 @@ def request_faults(job: Mapping[str, Any]) -> Iterator[Fault]:
         if (said := _kind_fault(key, value)) is not None:
             yield Fault(at=("request", key), said=said)
     yield from _message_faults(request.get("messages"))
-    if "prompt" in request and "messages" in request:
-        yield Fault(at=("request", "prompt"), said="expected either prompt or messages, got both")
+    yield from _turn_faults(request.get("turns"))
+    for other in ("messages", "turns"):
+        if "prompt" in request and other in request:
+            yield Fault(at=("request", "prompt"), said=f"expected either prompt or {other}, got both")
 
 
 def _unknown(key: str) -> str:
@@ -79,6 +89,17 @@ def _message_faults(messages: Any) -> Iterator[Fault]:
             yield Fault(at=at, said=expected("a table with role and content", message))
         elif not isinstance(message.get("role"), str) or not message["role"]:
             yield Fault(at=(*at, "role"), said=expected("a role such as 'user'", message.get("role", "")))
+
+
+def _turn_faults(turns: Any) -> Iterator[Fault]:
+    if turns is None or (isinstance(turns, str) and turns):
+        return
+    if not isinstance(turns, list) or not turns:
+        yield Fault(at=("request", "turns"), said=expected("a list of texts, or a template that gives one", turns))
+        return
+    for index, turn in enumerate(turns):
+        if not isinstance(turn, str | dict) or not turn:
+            yield Fault(at=("request", "turns", index), said=expected("a text, or a table with content", turn))
 
 
 def _json_faults(value: Any, at: Key) -> Iterator[Fault]:

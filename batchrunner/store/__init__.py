@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.commits import Commit
-from batchrunner.store.ledger import Ledger
+from batchrunner.store.conversations import begun
+from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
@@ -21,6 +22,7 @@ from batchrunner.store.writer import Writer
 __all__ = [
     "Commit",
     "Epoch",
+    "FAILED",
     "Failure",
     "Keys",
     "Ledger",
@@ -32,6 +34,7 @@ __all__ = [
     "Totals",
     "View",
     "Writer",
+    "begun",
     "build_results",
     "carried_ledger",
     "check_target",

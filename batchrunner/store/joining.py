@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.ipc
 
-from batchrunner.schema import OUTCOME
+from batchrunner.schema import OUTCOME, RECORD
 from batchrunner.store import files, parts
 from batchrunner.store.view import longs
 
@@ -45,7 +45,7 @@ class Join:
         self.bucket_rows = max(1, -(-view.commit.rows // count))
         self._folder: Path | None = None
         self._held = -1
-        self._table = OUTCOME.empty_table()
+        self._table = RECORD.empty_table()
         self._extra = _extra_costs(view)
 
     def __enter__(self) -> Self:
@@ -77,23 +77,23 @@ class Join:
     def _hold(self, number: int) -> None:
         if self._held == number:
             return
-        self._table = OUTCOME.empty_table()
-        pieces = self._read(number) if self._folder else list(self.view.outcomes())
-        table = pa.Table.from_batches(pieces, OUTCOME).combine_chunks()
+        self._table = RECORD.empty_table()
+        pieces = self._read(number) if self._folder else list(self.view.outcomes(RECORD.names))
+        table = pa.Table.from_batches(pieces, RECORD).combine_chunks()
         rows = longs(self._extra["row"])
         start = bisect_left(rows, number * self.bucket_rows)
         stop = bisect_left(rows, (number + 1) * self.bucket_rows)
         self._table, self._held = _with_extra_costs(table, self._extra.slice(start, stop - start)), number
 
     def _deal_out(self, folder: Path) -> None:
-        for batch in self.view.outcomes():
+        for batch in self.view.outcomes(RECORD.names):
             buckets = pc.divide(batch["row"], self.bucket_rows)
             for number in pc.unique(buckets).to_pylist():
                 piece = batch.filter(pc.equal(buckets, number))
                 # One short stream each: a file per bucket held open would run out of handles.
                 with (
                     (folder / str(number)).open("ab") as file,
-                    pa.ipc.new_stream(file, OUTCOME, options=_PACKED) as out,
+                    pa.ipc.new_stream(file, RECORD, options=_PACKED) as out,
                 ):
                     out.write_batch(piece)
 
@@ -122,10 +122,10 @@ def _size_bytes(source: Source) -> int:
 
 def _merge(rows: pa.RecordBatch, outcomes: pa.Table) -> pa.RecordBatch:
     kept = [name for name in rows.schema.names if name not in FROM_INPUT]
-    fields = [*OUTCOME, *(rows.schema.field(name) for name in kept)]
+    fields = [*RECORD, *(rows.schema.field(name) for name in kept)]
     arrays = [
         rows[field.name].cast(field.type) if field.name in FROM_INPUT else outcomes[field.name].combine_chunks()
-        for field in OUTCOME
+        for field in RECORD
     ]
     return pa.RecordBatch.from_arrays([*arrays, *(rows[name] for name in kept)], schema=pa.schema(fields))
 

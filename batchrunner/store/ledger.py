@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,11 +19,16 @@ SETTLED = bytes(code in (SUCCEEDED, REJECTED) for code in range(256))
 A bad row is judged anew on each run: that costs nothing, and what made it bad may have been mended.
 """
 
+FAILED = bytes(code in (REJECTED, EXHAUSTED, BAD_ROW) for code in range(256))
+"""For `bytes.translate`: 1 where an item failed."""
+
 _BY_STATUS = {"succeeded": SUCCEEDED, "rejected": REJECTED, "exhausted": EXHAUSTED}
 
 
-def code_of(status: Status, error_type: str | None, attempts: int) -> int:
-    """The code of an outcome."""
+def code_of(status: Status | Literal["unfinished"], error_type: str | None, attempts: int) -> int:
+    """The code of an outcome; NONE for an answered turn, which is none yet."""
+    if status == "unfinished":
+        return NONE
     if status == "rejected" and (error_type == "bad_row" or attempts == 0):
         return BAD_ROW
     return _BY_STATUS[status]
@@ -75,6 +80,8 @@ class Ledger:
     def note(self, row: int, sequence: int, code: int) -> None:
         """Take an outcome into account."""
         old = self.codes[row]
+        if code == NONE:
+            return
         if old and not _better(code, sequence, old, self.sequence[row]):
             return
         self.codes[row] = code
@@ -87,7 +94,7 @@ class Ledger:
         held, numbers, counts = self.codes, self.sequence, self.counts
         for row, sequence, code in zip(rows, sequences, codes, strict=True):
             old = held[row]
-            if old and not _better(code, sequence, old, numbers[row]):
+            if code == NONE or (old and not _better(code, sequence, old, numbers[row])):
                 continue
             held[row] = code
             numbers[row] = sequence

@@ -14,7 +14,7 @@ import pyarrow.json as pj
 import pyarrow.parquet as pq
 
 from batchrunner.errors import RunError
-from batchrunner.schema import OUTCOME, PART
+from batchrunner.schema import PART, RECORD
 from batchrunner.store import files
 from batchrunner.store.commits import Part
 from batchrunner.store.ledger import BAD_ROW
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from batchrunner.records import Outcome
 
-_TIMES = [field.name for field in OUTCOME if pa.types.is_timestamp(field.type)]
-_JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in OUTCOME])
+_TIMES = [field.name for field in RECORD if pa.types.is_timestamp(field.type)]
+_JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in RECORD])
 """How a payload spells an outcome: times as microseconds since 1970."""
 
 _FEW_VALUES = [
@@ -42,12 +42,12 @@ _FEW_VALUES = [
 ]
 """Columns worth a dictionary."""
 
-_values = attrgetter(*OUTCOME.names)
+_values = attrgetter(*RECORD.names)
 
 
 def encode(outcome: Outcome) -> bytes:
     """The journal's payload for an outcome: a JSON object without what is unknown."""
-    known = {name: value for name, value in zip(OUTCOME.names, _values(outcome), strict=True) if value is not None}
+    known = {name: value for name, value in zip(RECORD.names, _values(outcome), strict=True) if value is not None}
     try:
         return orjson.dumps(known)
     except orjson.JSONEncodeError:
@@ -59,8 +59,8 @@ def to_table(payloads: Sequence[bytes | memoryview], *, after: int, epoch: int) 
     """Outcomes `after` + 1 and on as a table of `schema.PART`."""
     table = _from_json(payloads)
     for name in _TIMES:
-        index = OUTCOME.get_field_index(name)
-        table = table.set_column(index, OUTCOME.field(index), table[name].cast(OUTCOME.field(index).type))
+        index = RECORD.get_field_index(name)
+        table = table.set_column(index, RECORD.field(index), table[name].cast(RECORD.field(index).type))
     sequence = pa.array(range(after + 1, after + 1 + len(payloads)), pa.int64())
     table = table.append_column("sequence", sequence)
     return table.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(payloads))).cast(PART)
@@ -94,7 +94,11 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A part's columns, in the order asked for. Raises RunError when the file is missing or damaged."""
     with _opened(path) as file:
         table = file.read(columns=columns, use_threads=False)
-    return table if columns is None else table.select(columns)
+    if columns is None:
+        return table
+    for name in set(columns) - set(table.column_names):  # A part from before there was such a column.
+        table = table.append_column(name, pa.nulls(table.num_rows, PART.field(name).type))
+    return table.select(columns)
 
 
 def plain_bytes(path: Path) -> int:

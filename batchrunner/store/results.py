@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrunner.errors import StoreError
-from batchrunner.schema import OUTCOME
+from batchrunner.schema import outcome_schema
 from batchrunner.store import files
 from batchrunner.store.joining import Join
 
@@ -28,21 +28,20 @@ _GROUP_BYTES = 8 * 2**20
 _GROUP_ROWS = 2**16
 
 
-def result_schema(kept: pa.Schema) -> pa.Schema:
+def result_schema(kept: pa.Schema, *, has_turns: bool = False) -> pa.Schema:
     """The columns of a results table with these columns of the input kept."""
-    return pa.schema([*OUTCOME, *kept])
+    return pa.schema([*outcome_schema(has_turns=has_turns), *kept])
 
 
 def result_batches(
-    view: View, input_batches: Iterable[pa.RecordBatch], *, kept: pa.Schema, scratch: Path | None = None
+    view: View, input_batches: Iterable[pa.RecordBatch], *, schema: pa.Schema, scratch: Path | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The input's rows in the input's order, each with its current outcome; nulls where there is none.
 
-    A batch of the input has `row` (ascending), `item_id`, `input_file`, `input_line` and the columns to
-    keep. `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the
-    outcomes, should they not fit in memory; the system's own unless told.
+    `schema` is a `result_schema`. A batch of the input has `row` (ascending), `item_id`, `input_file`,
+    `input_line` and the columns to keep. `cost_usd` is what the item cost in this run in all. `scratch` is
+    a directory with room for the outcomes, should they not fit in memory; the system's own unless told.
     """
-    schema = result_schema(kept)
     with Join(view, scratch) as join:
         for batch in input_batches:
             for rows in join.rows_of(batch):
@@ -54,7 +53,7 @@ def build_results(
     input_batches: Iterable[pa.RecordBatch],
     target: Path,
     *,
-    kept: pa.Schema,
+    schema: pa.Schema,
     metadata: Mapping[str, Any],
     mode: int = 0o640,
     overwrite: bool = False,
@@ -65,8 +64,8 @@ def build_results(
     something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
-    schema = result_schema(kept).with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
-    batches = result_batches(view, input_batches, kept=kept, scratch=target.parent)
+    schema = schema.with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
+    batches = result_batches(view, input_batches, schema=schema, scratch=target.parent)
     with files.storing(target):
         file = files.create_beside(target, mode)
         beside = files.beside_of(target)

@@ -19,10 +19,9 @@ _SUMMED = (
     "completion_tokens",
     "failed_prompt_tokens",
     "failed_completion_tokens",
-    "attempts",
     "possibly_billed",
 )
-_COUNTED = ("status", "error_type", "finish_reason", "latency_s")
+_COUNTED = ("attempts", "status", "error_type", "finish_reason", "latency_s")
 _SAMPLE = 200_000
 """About how many outcomes quantiles are taken from."""
 
@@ -56,7 +55,6 @@ class Totals:
     """
 
     outcomes: int
-    attempts: int
     possibly_billed: int
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -131,7 +129,7 @@ class _Tally:
             failures=tuple(sorted(failures, key=lambda failure: (-failure.items, failure.first_row))),
             completion_quantiles=_quantiles(self.completion_tokens),
             latency_quantiles=_quantiles(self.latency_s),
-            **{**sums, "attempts": sums["attempts"] or 0, "possibly_billed": sums["possibly_billed"] or 0},
+            **{**sums, "possibly_billed": sums["possibly_billed"] or 0},
         )
 
 

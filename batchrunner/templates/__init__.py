@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError
 from batchrunner.spec import ROW_FIELDS as REQUEST_FIELDS
-from batchrunner.templates._asks import ask_of
+from batchrunner.spec import has_question
+from batchrunner.templates._asks import ask_of, session_of
 from batchrunner.templates._fields import Compiler
-from batchrunner.templates._rows import apart_from_results, said_by_row
+from batchrunner.templates._rows import apart_from_results, said_by_row, session_of_row
 from batchrunner.templates._sandbox import names_for
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["Asker", "compile_request", "REQUEST_FIELDS"]
+
+_SESSION_COLUMNS = frozenset({"body", "conversation", "session_id"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,10 @@ class Asker:
     names: frozenset[str]
     """Columns that templates read."""
     make: Callable[[Mapping[str, Any]], dict[str, Any]]
+    name_session: Callable[[Mapping[str, Any]], str | None] | None = None
+    """Names the conversation or session that a row is part of; None where no row is part of one."""
+    has_turns: bool = False
+    """Whether items may have several turns."""
 
     def ask(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """The ask of a row, for `Provider.build`. Raises BadRow."""
@@ -41,10 +48,10 @@ def compile_request(
 ) -> Asker:
     """Compile a job's `[request]` for rows with these columns. Raises JobError with every fault found.
 
-    With a prompt or messages, rows are data that templates read; else every row is a request and
+    With a prompt, messages or turns, rows are data that templates read; else every row is a request and
     `[request]` holds its defaults. Files are relative to `base`. What rows hold is never compiled.
     """
-    rows_are_data = "prompt" in request or "messages" in request
+    rows_are_data = has_question(request)
     compiler = Compiler(params=params, base=base, columns=columns if rows_are_data else None)
     volatile = tuple(request.get("volatile") or ())
     for name, value in request.items():
@@ -55,13 +62,20 @@ def compile_request(
     asked = {**compiler.asked, **({"request.volatile": list(volatile)} if volatile else {})}
     if rows_are_data:
         return Asker(
-            asked=asked, request_columns=frozenset(), names=frozenset(compiler.names), make=_of_data(compiler, params)
+            asked=asked,
+            request_columns=frozenset(),
+            names=frozenset(compiler.names),
+            make=_of_data(compiler, params),
+            name_session=_session_of_data(compiler, params),
+            has_turns="turns" in request,
         )
     return Asker(
         asked=asked,
         request_columns=apart_from_results(columns),
         names=frozenset(),
         make=_of_requests(compiler.constants),
+        name_session=None if _SESSION_COLUMNS.isdisjoint(columns) else session_of_row,
+        has_turns="turns" in columns,
     )
 
 
@@ -73,6 +87,20 @@ def _of_data(compiler: Compiler, params: Mapping[str, str]) -> Callable[[Mapping
         return ask_of(constants | {name: each(seen) for name, each in made.items()})
 
     return make
+
+
+def _session_of_data(compiler: Compiler, params: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str | None] | None:
+    """By the row's own conversation or session: one that the job names for all rows puts none behind another."""
+    made = {name: compiler.made[name] for name in ("conversation", "session_id") if name in compiler.made}
+    if not made:
+        return None
+
+    def name_session(columns: Mapping[str, Any]) -> str | None:
+        seen = names_for(columns, tuple(compiler.names), params)
+        said = {name: each(seen) for name, each in made.items()}
+        return session_of(said.get("conversation"), said.get("session_id"))
+
+    return name_session
 
 
 def _of_requests(defaults: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _FILE = "file:"
 _TEXTS = frozenset({"prompt", "system"})
-_WRITINGS = frozenset({"prompt", "system", "messages"})
+_WRITINGS = frozenset({"prompt", "system", "messages", "turns"})
 _NO_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BadRow
-from batchrunner.spec import ROW_FIELDS
-from batchrunner.templates._asks import from_json, kind_of
+from batchrunner.spec import QUESTIONS, ROW_FIELDS, has_question
+from batchrunner.templates._asks import from_json, kind_of, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _IDS = frozenset({"id", "custom_id"})
 _BATCH_LINE = frozenset({"method", "url", "body"})
-_PROMPTS = frozenset({"prompt", "messages"})
+_QUESTIONS = frozenset(QUESTIONS)
+_BODY_FIELDS = ROW_FIELDS - {"conversation", "extra", "turns"}
+"""What a batch line's body says in our words; anything else there is a field of its API's own."""
 _JSON_FIELDS = frozenset({
     "audio", "extra", "functions", "logit_bias", "messages", "metadata", "modalities", "prediction",
-    "response_format", "stream_options", "web_search_options",
+    "response_format", "stream_options", "turns", "web_search_options",
 })  # fmt: skip
 """Fields that are no text: where a column holds text, it is their JSON."""
 _MAYBE_JSON_FIELDS = frozenset({"function_call", "stop", "tool_choice", "tools"})
@@ -27,14 +29,15 @@ _SHOWN_NAMES = 10
 
 def apart_from_results(columns: Collection[str]) -> frozenset[str]:
     """The columns that are part of a request, and so not carried."""
-    is_batch = "body" in columns and _PROMPTS.isdisjoint(columns)
-    return ROW_FIELDS | _IDS | (_BATCH_LINE if is_batch else frozenset())
+    is_batch = "body" in columns and _QUESTIONS.isdisjoint(columns)
+    # A conversation's name is sent nowhere, and stands in no other column of the results.
+    return (ROW_FIELDS - {"conversation"}) | _IDS | (_BATCH_LINE if is_batch else frozenset())
 
 
 def said_by_row(columns: Mapping[str, Any]) -> dict[str, Any]:
     """The request fields that a row sets. Raises BadRow."""
     said = _fields(columns)
-    if "prompt" in said or "messages" in said:
+    if has_question(said):
         return said
     body = columns.get("body")
     if isinstance(body, str) and body.lstrip().startswith("{"):
@@ -44,6 +47,15 @@ def said_by_row(columns: Mapping[str, Any]) -> dict[str, Any]:
         raise BadRow(f"no 'messages' or 'prompt' key (found: {names or 'nothing'})")
     _check_batch_line(columns.get("method"), columns.get("url"))
     return said | _of_body(body)
+
+
+def session_of_row(columns: Mapping[str, Any]) -> str | None:
+    """What the row says of the order it wants: its conversation, else its session. Raises BadRow."""
+    body = columns.get("body")
+    if isinstance(body, str) and '"session_id"' in body:
+        body = from_json("body", body)
+    inner = body.get("session_id") if isinstance(body, dict) else None
+    return session_of(columns.get("conversation"), columns.get("session_id", inner))
 
 
 def _fields(columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,8 +92,8 @@ def _check_batch_line(method: Any, url: Any) -> None:
 
 def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a batch line's body; those of no known name are extra fields, as they stand."""
-    said = _fields({name: value for name, value in body.items() if name != "extra"})
+    said = _fields({name: value for name, value in body.items() if name in _BODY_FIELDS})
     if "prompt" not in said and "messages" not in said:
         raise BadRow(f"body: no 'messages' key, got {kind_of(body.get('messages'))}")
-    extra = {name: value for name, value in body.items() if name not in ROW_FIELDS or name == "extra"}
+    extra = {name: value for name, value in body.items() if name not in _BODY_FIELDS}
     return said | ({"extra": extra} if extra else {})

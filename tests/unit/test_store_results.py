@@ -65,7 +65,9 @@ def run_of(directory: Path, outcomes: list[Outcome], *, rows: int, seal_every: i
 def build(directory: Path, rows: int, **options: Any) -> pa.Table:
     target = directory / "results.parquet"
     metadata = {"job": "nightly"}
-    count = results.build_results(view_run(directory), input_of(rows), target, kept=KEEP, metadata=metadata, **options)
+    count = results.build_results(
+        view_run(directory), input_of(rows), target, schema=results.result_schema(KEEP), metadata=metadata, **options
+    )
     table = pq.read_table(target)
     assert table.num_rows == count
     return table
@@ -88,7 +90,9 @@ def test_results_have_one_row_per_item_in_input_order(tmp_path: Path):
 def test_a_row_without_an_outcome_has_nulls(tmp_path: Path):
     run_of(tmp_path, [outcome(1)], rows=3)
 
-    batches = list(results.result_batches(view_run(tmp_path), input_of(3), kept=KEEP, scratch=tmp_path))
+    batches = list(
+        results.result_batches(view_run(tmp_path), input_of(3), schema=results.result_schema(KEEP), scratch=tmp_path)
+    )
 
     rows = [row for batch in batches for row in batch.to_pylist()]
     assert [(row["item_id"], row["status"], row["cost_usd"]) for row in rows] == [
@@ -135,6 +139,7 @@ def test_many_buckets_give_the_same_table_and_leave_nothing_behind(tmp_path: Pat
         assert join.bucket_rows < rows / 3
         joined = [row for batch in input_of(rows) for piece in join.rows_of(batch) for row in piece.to_pylist()]
 
+    assert [row.pop("turns") for row in joined] == [None] * rows
     assert joined == whole
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
 
@@ -211,7 +216,9 @@ def test_a_failure_midway_leaves_the_old_results(tmp_path: Path):
         raise OSError(5, "Input/output error", "input.jsonl")
 
     with pytest.raises(StoreError, match=r"input\.jsonl: input/output error"):
-        results.build_results(view_run(tmp_path), failing(), tmp_path / "results.parquet", kept=KEEP, metadata={})
+        results.build_results(
+            view_run(tmp_path), failing(), tmp_path / "results.parquet", schema=results.result_schema(KEEP), metadata={}
+        )
 
     assert (tmp_path / "results.parquet").read_bytes() == before
     assert not [name for name in names_in(tmp_path) if name.startswith(".")]
