@@ -43,7 +43,9 @@ _JOB = (
     click.option("--model", metavar="NAME", help="Model to ask, where a row names none."),
     click.option("--rpm", metavar="N|none", help="Requests per minute."),
     click.option("--tpm", metavar="N|none", help="Tokens per minute."),
-    click.option("--concurrency", metavar="N|auto", help="Requests in flight."),
+    click.option(
+        "--concurrency", metavar="N|auto", help="Requests in flight; the gateway keeps to one a key (see `providers`)."
+    ),
     click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Only the first N items: a kept pilot."),
     click.option("--shard", metavar="I/N", help="Only the items of shard I of N, I from 0."),
     click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any job key, e.g. request.temperature=0."),

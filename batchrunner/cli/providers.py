@@ -17,6 +17,7 @@ def command(as_json: bool) -> None:
     """
     import json
     import os
+    import textwrap
 
     from batchrunner import providers
 
@@ -24,6 +25,7 @@ def command(as_json: bool) -> None:
         provider = providers.load(name)
         key_set = bool(os.environ.get(provider.key_variable))
         endpoint = f"{provider.base_url or '<base_url>'}{provider.path}"
+        note = getattr(provider, "note", None)
         if as_json:
             facts = {
                 "name": name,
@@ -35,6 +37,7 @@ def command(as_json: bool) -> None:
                 "tools": provider.tools,
                 "requests_per_minute": provider.requests_per_minute,
                 "requests_per_key": provider.requests_per_key,
+                "note": note,
             }
             click.echo(json.dumps(facts))
             continue
@@ -42,3 +45,5 @@ def command(as_json: bool) -> None:
         click.echo(f"{'':<10} {endpoint}")
         click.echo(f"{'':<10} key {provider.key_variable} ({'set' if key_set else 'not set'})")
         click.echo(f"{'':<10} streaming: {provider.streaming}; tools: {provider.tools}")
+        if note:
+            click.echo(textwrap.fill(note, 80, initial_indent=" " * 11, subsequent_indent=" " * 11))

@@ -12,7 +12,7 @@ from batchrunner.errors import JobError
 if TYPE_CHECKING:
     from batchrunner.providers.base import Provider
 
-_NO_DIALECTS = {"base", "building", "conversation"}
+_NO_DIALECTS = {"base", "building", "contract", "conversation"}
 _CONTRACT = (
     "name", "title", "base_url", "path", "key_variable", "streaming", "tools", "requests_per_minute",
     "requests_per_key", "normalise", "headers", "warnings", "build", "parse",

@@ -35,7 +35,10 @@ class Provider(Protocol):
     requests_per_minute: float | None
     """The default limit where the vendor's is known; None: learned."""
     requests_per_key: int | None
-    """How many requests one key may have in flight; None: any number."""
+    """How many requests one key may have in flight; None: any number.
+
+    Where that, or anything else of the dialect, needs a reason, the dialect may give it in `note`, for people.
+    """
 
     def normalise(self, base_url: str) -> str:
         """The base URL as `Endpoint` wants it, from any form seen in vendors' samples. Raises JobError."""

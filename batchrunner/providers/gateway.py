@@ -23,8 +23,11 @@ class Gateway(OpenAI):
     key_variable = "GATEWAY_API_KEY"
     streaming = "if asked for; always with tools"
     tools = "array"
-    # Its maintainers documented that concurrent requests on one key can receive each other's answers.
     requests_per_key = 1
+    note = (
+        "one request in flight on each key: its maintainers documented that concurrent requests on one key can"
+        " receive each other's answers; provider.requests_per_key lifts that, --concurrency alone does not"
+    )
     habits = Habits(
         advice=(
             ("session_not_found", "switch on session automation for the account, or give a session_id"),

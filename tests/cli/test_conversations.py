@@ -125,7 +125,7 @@ def test_turns_may_be_a_list_column_of_parquet(tmp_path, server):
 
 def test_answered_turns_survive_kills_and_are_never_bought_again(tmp_path):
     """SIGKILL again and again: at the server, at most what was in flight is answered twice."""
-    count, concurrency, kills, chance = 40, 6, 8, random.Random(3)
+    count, concurrency, kills, chance = 24, 6, 4, random.Random(3)
     rows = write_rows(tmp_path / "rows.jsonl", talks(count))
     with api(tmp_path / "api.jsonl", latency=0.1) as server:
         words = openai_words(rows, server.openai, "--concurrency", concurrency)
@@ -146,8 +146,8 @@ def test_answered_turns_survive_kills_and_are_never_bought_again(tmp_path):
 
 
 def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", talks(30))
-    with api(tmp_path / "api.jsonl", latency=0, error_rate=0.4) as flaky:
+    rows = write_rows(tmp_path / "rows.jsonl", talks(14))
+    with api(tmp_path / "api.jsonl", latency=0, error_rate=0.25) as flaky:
         words = openai_words(rows, flaky.openai, "--set", "retry.attempts=1", "--json")
         first = batchrunner(*words)
         table = pl.read_parquet(first.summary["results"])
@@ -158,7 +158,7 @@ def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
     assert first.code == 4
     kept = table.filter((pl.col("status") == "exhausted") & pl.col("turns").is_not_null())
     assert len(kept) > 0
-    assert len(answered) == 90
+    assert len(answered) == 3 * 14
     assert set(answered.values()) == {1}
 
 

@@ -118,6 +118,33 @@ def test_a_session_that_the_gateway_does_not_know_is_dropped_then_retried(tmp_pa
     assert server.max_in_flight == 1
 
 
+@pytest.mark.parametrize(
+    ("more", "keys", "most"),
+    [((), 1, 1), (("--set", "provider.requests_per_key=3"), 1, 3), ((), 2, 2)],
+    ids=["one key", "lifted", "two keys"],
+)
+def test_the_gateway_has_no_two_requests_in_flight_on_one_key(tmp_path, server, more, keys, most):
+    """Concurrent requests on one of its keys can get each other's answers; --concurrency alone lifts nothing."""
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
+    server.latency_s = 0.05
+    names = [f"KEY_{number}" for number in range(keys)]
+    words = ["run", rows, "--provider", "gateway", "--base-url", server.url, "--concurrency", 8, *more, "--json"]
+
+    ended = batchrunner(
+        *words,
+        "--set",
+        f"provider.api_key={[f'env:{name}' for name in names]}",
+        env={name: f"sk-secret-{name}-0123456789" for name in names},
+    )
+
+    assert ended.summary["items"]["succeeded"] == 20, ended.err
+    assert server.max_in_flight == most
+    if not more:
+        for key in {seen.headers["authorization"] for seen in server.seen}:
+            at = [seen.at for seen in server.seen if seen.headers["authorization"] == key]
+            assert all(later - earlier >= 0.05 for earlier, later in zip(at, at[1:], strict=False))
+
+
 def test_a_session_error_without_a_session_is_ordinary_trouble(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
     none = {"status": 400, "body_json": {"error": {"message": "no session", "type": "session_not_found"}}}

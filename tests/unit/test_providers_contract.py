@@ -1,10 +1,11 @@
-"""Every dialect keeps the contract; a new file joins by existing."""
+"""Every dialect keeps the contract; a new file joins by existing, one of somebody else's by its name."""
 
 from __future__ import annotations
 
-from contracts.provider_contract import ProviderContract
-
 from batchrunner import providers
+from batchrunner.providers.contract import ProviderContract
 
-for kind in providers.available():
-    globals()[f"Test{kind.title()}"] = type(f"Test{kind.title()}", (ProviderContract,), {"kind": kind})
+KINDS = {kind.title(): kind for kind in providers.available()} | {"Own": "contracts.own_dialect:PROVIDER"}
+
+for name, kind in KINDS.items():
+    globals()[f"Test{name}"] = type(f"Test{name}", (ProviderContract,), {"kind": kind})
