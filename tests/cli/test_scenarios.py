@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def test_the_gateway_has_no_two_requests_in_flight_on_one_key(tmp_path, server, 
     if not more:
         for key in {seen.headers["authorization"] for seen in server.seen}:
             at = [seen.at for seen in server.seen if seen.headers["authorization"] == key]
-            assert all(later - earlier >= 0.05 for earlier, later in zip(at, at[1:], strict=False))
+            assert all(later - earlier >= 0.05 for earlier, later in pairwise(at))
 
 
 def test_a_session_error_without_a_session_is_ordinary_trouble(tmp_path, server):

@@ -11,7 +11,7 @@ import pytest
 from driving import batchrunner
 
 from batchrunner import spec
-from batchrunner.schema import OUTCOME
+from batchrunner.schema import RECORD
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -37,7 +37,7 @@ def test_it_lists_the_providers_as_they_are():
 def test_it_names_every_results_column():
     table = README[README.index("## Output") : README.index("## Providers")]
 
-    assert [name for name in OUTCOME.names if not re.search(rf"\b{name}\b", table)] == []
+    assert [name for name in RECORD.names if not re.search(rf"\b{name}\b", table)] == []
 
 
 def test_its_job_file_is_valid_and_complete(tmp_path):
