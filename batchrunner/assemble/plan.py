@@ -56,7 +56,12 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "provider": ready.provider.name,
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
-        "items": {"total": total, "settled": settled, "to_buy": to_buy},
+        "items": {
+            "total": total,
+            "settled": settled,
+            "to_buy": to_buy,
+            "requests": round(to_buy * sample.requests_per_item()),
+        },
         "bad_rows": {
             "unreadable": prepared.checked.faulty,
             "cannot_be_asked": len(sample.faults),

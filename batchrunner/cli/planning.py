@@ -41,7 +41,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     items = found["items"]
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
-    yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy"
+    yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(items)}"
     if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
         bad = found["bad_rows"]
         yield f"bad rows {bad['cannot_be_asked']:,} of {bad['looked_at']:,} open rows cannot be asked"
@@ -58,6 +58,10 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"--- POST {request['path']}"
         yield request["body"][:MOST_SHOWN]
         yield from (f"warning  {warning}" for warning in request["warnings"])
+
+
+def _in_turns(items: Mapping[str, int]) -> str:
+    return f" in {items['requests']:,} requests" if items["requests"] != items["to_buy"] else ""
 
 
 def _estimate(found: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import pytest
 
 from batchrunner import providers, spec, templates
 from batchrunner.cli.run import command
+from batchrunner.providers import conversation
 from batchrunner.records import Endpoint
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 JOBS, SAMPLES = ROOT / "jobs", ROOT / "sample_data"
 JOB_FILES = sorted(path.name for path in JOBS.glob("*.toml"))
-DATA_JOBS = ["nightly_enrichment.toml", "prompt_eval.toml"]
+DATA_JOBS = ["follow_up.toml", "nightly_enrichment.toml", "prompt_eval.toml"]
 
 
 def table(name: str) -> pa.Table:
@@ -51,7 +52,7 @@ def requests(job: JobSpec) -> list[Request]:
     columns = {name for row in rows for name in row}
     asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=columns)
     endpoint = Endpoint(base_url=str(provider.base_url))
-    return [provider.build(asker.ask(row), endpoint) for row in rows]
+    return [conversation.build(provider, asker.ask(row), endpoint) for row in rows]
 
 
 def said(request: Request) -> list[dict[str, str]]:
@@ -139,8 +140,8 @@ def test_tickets_have_the_quirks_of_real_ones():
     assert all(any(mark in body for body in bodies) for mark in ("<p>", "<code>", "\r\n", "\n> ", "Sent from my"))
 
 
-def test_there_are_three_jobs():
-    assert JOB_FILES == ["nightly_enrichment.toml", "prompt_eval.toml", "quickstart.toml"]
+def test_there_are_four_jobs():
+    assert [*DATA_JOBS, "quickstart.toml"] == JOB_FILES
 
 
 @pytest.mark.parametrize("name", JOB_FILES)
