@@ -15,7 +15,8 @@ CANARY = 3
 SAME_REFUSALS = 20
 PERMISSION_REFUSALS = 3
 TROUBLE = frozenset({"connection", "timeout", "server", "overloaded", "malformed", "truncated", "empty", "conflict"})
-HELD = frozenset({"permission", "bad_request"})
+HELD = frozenset({"permission", "bad_request", "session"})
+"""What may be the whole run's fault; `session` follows from one of the others."""
 
 
 class Refusals:
@@ -42,6 +43,8 @@ class Refusals:
         return True
 
     def judge(self, outcome: Outcome, label: str) -> BatchrunnerError | None:
+        if outcome.error_type == "session":
+            return None
         error = f"{label}: {outcome.error}"
         if outcome.error_type == "permission":
             self._permission.add(outcome.item_id)

@@ -67,6 +67,16 @@ async def test_after_a_failed_item_the_later_ones_of_its_session_are_rejected():
     assert not {"4", "6", "8"} & set(wire.order)
 
 
+async def test_when_every_request_is_refused_no_item_is_blamed_for_its_session():
+    refused = trouble(verdict="reject", error_type="bad_request")
+    play = Play(ScriptedWire([refused] * 900), sessions=sessions_of(300, of=60))
+
+    await play.run(items(300))
+
+    assert isinstance(play.brakes.cause, ProviderRefused)
+    assert play.outcomes == []
+
+
 async def test_an_exhausted_item_also_ends_its_session():
     wire = ScriptedWire(by_item={"0": [trouble()] * 3})
 
