@@ -56,12 +56,7 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "provider": ready.provider.name,
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
-        "items": {
-            "total": total,
-            "settled": settled,
-            "to_buy": to_buy,
-            "requests": round(to_buy * sample.requests_per_item()),
-        },
+        "items": {"total": total, "settled": settled, "to_buy": to_buy},
         "bad_rows": {
             "unreadable": prepared.checked.faulty,
             "cannot_be_asked": len(sample.faults),
@@ -133,7 +128,7 @@ class _Sample:
         """Tokens and cost of `to_buy` items: from what is likely to what is at most."""
         estimator = Estimator()
         if not self.requests:
-            return {"prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cost_usd_at_most": 0.0}
+            return {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cost_usd_at_most": 0.0}
         scale = to_buy / len(self.requests)
         known = self.totals.completion_quantiles if self.totals and self.totals.outcomes >= ENOUGH else None
         likely = most = 0.0
@@ -149,6 +144,7 @@ class _Sample:
             unknown = unknown or low is None or high is None
             likely, most = likely + (low or 0.0), most + (high or 0.0)
         return {
+            "requests": round(to_buy * self.requests_per_item()),
             "prompt_tokens": int(prompt * scale),
             "completion_tokens": int(completion * scale),
             "calibrated": known is not None,

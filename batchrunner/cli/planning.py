@@ -41,7 +41,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     items = found["items"]
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
-    yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(items)}"
+    yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(found)}"
     if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
         bad = found["bad_rows"]
         yield f"bad rows {bad['cannot_be_asked']:,} of {bad['looked_at']:,} open rows cannot be asked"
@@ -60,8 +60,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"warning  {warning}" for warning in request["warnings"])
 
 
-def _in_turns(items: Mapping[str, int]) -> str:
-    return f" in {items['requests']:,} requests" if items["requests"] != items["to_buy"] else ""
+def _in_turns(found: Mapping[str, Any]) -> str:
+    requests = found["estimate"]["requests"]
+    return f" in {requests:,} requests" if requests != found["items"]["to_buy"] else ""
 
 
 def _estimate(found: Mapping[str, Any]) -> Iterator[str]:
