@@ -16,12 +16,28 @@ if TYPE_CHECKING:
     from batchrunner.transport import Line, Wire
 
 
+class Access(Protocol):
+    """One credential for as long as the run lasts. All methods may be called from many tasks at once."""
+
+    def current(self) -> Line | None:
+        """The line to send on now; None where `line` has to be awaited."""
+
+    async def line(self) -> Line:
+        """The line to send on, once there is a key for it. Raises RequestError."""
+
+    def accepted(self) -> None:
+        """A request came through."""
+
+    async def renewed(self, refused: Line) -> bool:
+        """Whether there is another key than the one that was refused. Raises RequestError."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channel:
-    """A lane and the prepared line that its requests go out on."""
+    """A lane, and what lets its requests in."""
 
     lane: Lane
-    line: Line
+    access: Access
     label: str
     """Names the key's source and what the lane is for, for messages."""
 
@@ -39,15 +55,40 @@ class Call(Protocol):
 
 def build_stack(wire: Wire, provider: Provider, *, max_wait_s: float) -> Call:
     """Retries are no layer here: an item that waits goes back to its lane's backlog and holds nothing."""
-    return limited(endpoint(wire, provider, max_wait_s=max_wait_s))
+    return limited(signed(endpoint(wire, provider, max_wait_s=max_wait_s)))
 
 
-def endpoint(wire: Wire, provider: Provider, *, max_wait_s: float) -> Call:
+class Send(Protocol):
+    async def __call__(self, line: Line, request: Request, *, deadline: float) -> Answer:
+        """Make one attempt with the key on `line`. Raises RequestError."""
+
+
+def endpoint(wire: Wire, provider: Provider, *, max_wait_s: float) -> Send:
     """Send, and read the reply. The wire keeps the clocks."""
 
-    async def call(channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
-        reply = await wire.send(channel.line, request, deadline=deadline)
+    async def send(line: Line, request: Request, *, deadline: float) -> Answer:
+        reply = await wire.send(line, request, deadline=deadline)
         return Answer(completion=provider.parse(reply, max_wait_s=max_wait_s), reply=reply)
+
+    return send
+
+
+def signed(send: Send) -> Call:
+    """Send with today's key. Where that is refused and there is another one, the item is worth another attempt."""
+
+    async def call(channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
+        access = channel.access
+        line = access.current() or await access.line()
+        try:
+            answer = await send(line, request, deadline=deadline)
+        except RequestError as error:
+            if error.error_type == "auth" and error.verdict == "abort" and await access.renewed(line):
+                raise RequestError(
+                    str(error), verdict="retry", error_type="auth", wait_s=0.0, status=error.status
+                ) from error
+            raise
+        access.accepted()
+        return answer
 
     return call
 

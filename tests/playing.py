@@ -179,7 +179,7 @@ class Play:
             requests_per_minute=self._limits.get("rpm"),
             tokens_per_minute=self._limits.get("tpm"),
         )
-        return Channel(lane=lane, line=None, label=name or "the key")  # type: ignore[arg-type]
+        return Channel(lane=lane, access=None, label=name or "the key")  # type: ignore[arg-type]
 
     async def record(self, outcome: Outcome) -> None:
         await anyio.lowlevel.checkpoint()

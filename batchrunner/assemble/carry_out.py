@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Display) -> dict[str, Any]:
     """The invocation once the run is ours."""
     ready = prepared.ready
+    grants = [credential.grant for credential in ready.credentials]
     redactor = Redactor(credential.key for credential in ready.credentials)
+    redactor.learn(*(grant.client_secret for grant in grants if grant is not None))
     with ExitStack() as stack:
         emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor))
         check_target(run.directory / RESULTS, run_id=run.run_id)
@@ -61,7 +63,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             feed=InputFeed(prepared.ready.source, selection, skip=skip),
             sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
             begun=begun(run.view()) if prepared.asker.has_turns else {},
-            channels=_channels(prepared, selection),
+            channels=_channels(prepared, selection, redactor),
             tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
             manner=Manner(grace_s=invocation.grace_s, patient=invocation.patient, simulate=invocation.simulate),
             display=display,
@@ -150,7 +152,7 @@ def _skip(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo |
     return skip
 
 
-def _channels(prepared: Prepared, selection: Selection) -> Channels:
+def _channels(prepared: Prepared, selection: Selection, redactor: Redactor) -> Channels:
     ready = prepared.ready
     return Channels(
         job=ready.job,
@@ -159,6 +161,7 @@ def _channels(prepared: Prepared, selection: Selection) -> Channels:
         credentials=ready.credentials,
         asks=prepared.asker,
         share=selection.share,
+        learn=redactor.learn,
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.access import Access, granted, look_again
 from batchrunner.errors import BadRow
 from batchrunner.limits import Breaker, Concurrency, Lane
 from batchrunner.stack import Channel
@@ -12,14 +14,18 @@ from batchrunner.stack import Channel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchrunner.credentials import Credential
+    from batchrunner.credentials import Credential, Secret
     from batchrunner.providers.base import Provider
     from batchrunner.records import Endpoint, Item
     from batchrunner.spec import JobSpec
-    from batchrunner.transport import Wire
+    from batchrunner.transport import Line, Wire
     from batchrunner.worker import Asks
 
 MOST_CONCURRENCY = 10_000
+
+
+def _forget(secret: Secret) -> None:
+    """For channels that nothing is sent on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,8 @@ class Channels:
     credentials: tuple[Credential, ...]
     asks: Asks
     share: float = 1.0
+    learn: Callable[[Secret], None] = _forget
+    """Told every key that comes later, to keep it out of texts."""
 
     def route(self) -> Callable[[Item], str]:
         """Names an item's lane: all the same, or by the agent or model that it asks."""
@@ -51,16 +59,33 @@ class Channels:
     def open(self, wire: Wire, send_to: str, tell: Callable[..., None]) -> Callable[[str], list[Channel]]:
         """Makes the channels that serve one lane name, a channel for each key. `tell` hears what their lanes decide."""
 
+        accesses = [self._access(wire, send_to, credential, tell) for credential in self.credentials]
+
         def open_channels(name: str) -> list[Channel]:
-            return [self._channel(wire, send_to, credential, name, tell) for credential in self.credentials]
+            keys = zip(self.credentials, accesses, strict=True)
+            return [self._channel(credential.label, access, name, tell) for credential, access in keys]
 
         return open_channels
 
-    def _channel(
-        self, wire: Wire, send_to: str, credential: Credential, name: str, tell: Callable[..., None]
-    ) -> Channel:
-        label = credential.label + (f", {self.job.limits.per} {name}" if name else "")
-        key = credential.key.reveal() if credential.key is not None else None
+    def _access(self, wire: Wire, send_to: str, credential: Credential, tell: Callable[..., None]) -> Access:
+        def prepare(secret: Secret) -> Line:
+            self.learn(secret)
+            return wire.prepare(send_to, self._headers(credential, secret))
+
+        tell = partial(tell, key=credential.label)
+        if credential.grant is not None:
+            return Access(None, fetch=granted(credential.grant, wire), prepare=prepare, tell=tell)
+        line = wire.prepare(send_to, self._headers(credential, credential.key))
+        return Access(line, fetch=look_again(credential), prepare=prepare, secret=credential.key, tell=tell)
+
+    def _headers(self, credential: Credential, secret: Secret | None) -> dict[str, str]:
+        if credential.grant is None or secret is None:
+            return self.provider.headers(secret.reveal() if secret is not None else None, self.endpoint)
+        # A token is a bearer's, whatever header the dialect has for keys (RFC 6750 section 2.1).
+        return {**self.provider.headers(None, self.endpoint), "authorization": f"Bearer {secret.reveal()}"}
+
+    def _channel(self, label: str, access: Access, name: str, tell: Callable[..., None]) -> Channel:
+        label += f", {self.job.limits.per} {name}" if name else ""
         lane = Lane(
             label,
             concurrency=self._concurrency(),
@@ -69,7 +94,7 @@ class Channels:
             tokens_per_minute=self._share(number(self.job.limits.tokens_per_minute)),
             tell=tell,
         )
-        return Channel(lane=lane, line=wire.prepare(send_to, self.provider.headers(key, self.endpoint)), label=label)
+        return Channel(lane=lane, access=access, label=label)
 
     def requests_per_minute(self) -> float | None:
         limit = self.job.limits.requests_per_minute

@@ -207,6 +207,10 @@ def _address(ready: Ready) -> dict[str, str]:
 
 
 def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str, str]) -> tuple[Credential, ...]:
+    plain = job.provider.allow_http
+    if job.provider.oauth2 is not None:
+        credentials.refuse_plain_http(base_url, plain)
+        return (credentials.resolve_grant(job.provider.oauth2, allow_http=plain, base=job.base, environ=environ),)
     keys = credentials.resolve(
         job.provider.api_key,
         variable=provider.key_variable,
@@ -216,7 +220,7 @@ def _keys(job: JobSpec, provider: Provider, base_url: str, environ: Mapping[str,
         environ=environ,
     )
     if any(key.key is not None for key in keys):
-        credentials.refuse_plain_http(base_url, job.provider.allow_http)
+        credentials.refuse_plain_http(base_url, plain)
     return keys
 
 

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from batchrunner.credentials.files import read_env_file
 from batchrunner.credentials.hosts import is_loopback, refuse_plain_http
-from batchrunner.credentials.resolve import resolve
+from batchrunner.credentials.oauth2 import Grant, Token, read_token, token_form
+from batchrunner.credentials.resolve import resolve, resolve_grant
 from batchrunner.credentials.secret import NO_KEY, Credential, Redactor, Secret
 
-__all__ = ["Credential", "is_loopback", "NO_KEY", "read_env_file", "Redactor", "refuse_plain_http", "resolve", "Secret"]
+__all__ = [
+    "Credential",
+    "Grant",
+    "is_loopback",
+    "NO_KEY",
+    "read_env_file",
+    "read_token",
+    "Redactor",
+    "refuse_plain_http",
+    "resolve",
+    "resolve_grant",
+    "Secret",
+    "Token",
+    "token_form",
+]

@@ -47,11 +47,11 @@ def shown_host(base_url: str) -> str:
     return host + (f":{port}" if port else "") or "an address without a host"
 
 
-def refuse_plain_http(base_url: str, allow_http: bool) -> None:
+def refuse_plain_http(base_url: str, allow_http: bool, *, key: str = "provider.base_url") -> None:
     """Raise JobError when a key would travel unencrypted to another machine and the job does not allow it."""
     if base_url.lower().startswith("https://") or allow_http or is_loopback(base_url):
         return
     raise JobError(
-        f"provider.base_url: anyone on the way to {shown_host(base_url)} could read the key over plain http;"
+        f"{key}: anyone on the way to {shown_host(base_url)} could read the key over plain http;"
         " use https, or set provider.allow_http = true"
     )

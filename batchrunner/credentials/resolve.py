@@ -7,17 +7,21 @@ import shlex
 import stat
 import subprocess
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.credentials.files import read_private
-from batchrunner.credentials.hosts import is_loopback, is_own, shown_host
+from batchrunner.credentials.hosts import is_loopback, is_own, refuse_plain_http, shown_host
+from batchrunner.credentials.oauth2 import Grant
 from batchrunner.credentials.secret import NO_KEY, Credential, Secret
 from batchrunner.errors import JobError
 from batchrunner.spec import KEY_REFERENCE, is_key_reference
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from batchrunner.spec import OAuth2Spec
 
 _WHERE_TO_SET = "looked for it in the environment; set it there or in an --env-file"
 _NO_PROFILE = "cron and systemd do not read a shell profile"
@@ -55,14 +59,51 @@ def resolve(
     credentials, faults = [], []
     for reference in references:
         try:
-            found = _found(reference, base=base, environ=environ, timeout_s=command_timeout_s)
-            credentials.append(_credential(found))
+            credentials.append(_looked_up(reference, base=base, environ=environ, timeout_s=command_timeout_s))
         except JobError as error:
             faults += [f"provider.api_key: {fault}" for fault in error.faults]
     faults += _same_keys(credentials)
     if faults:
         raise JobError(*faults)
     return _told_apart(credentials)
+
+
+def _looked_up(reference: str, *, base: Path, environ: Mapping[str, str], timeout_s: float) -> Credential:
+    credential = _credential(_found(reference, base=base, environ=environ, timeout_s=timeout_s))
+    if reference.startswith("env:"):
+        return credential  # What a process was started with does not change.
+    again = partial(_looked_up, reference, base=base, environ=environ, timeout_s=timeout_s)
+    return replace(credential, again=again)
+
+
+def resolve_grant(
+    oauth2: OAuth2Spec, *, allow_http: bool, base: Path, environ: Mapping[str, str], command_timeout_s: float = 30.0
+) -> Credential:
+    """The credential that tokens are fetched with. Raises JobError; no message holds the secret."""
+    where = "provider.oauth2.client_secret"
+    try:
+        found = _found(oauth2.client_secret, base=base, environ=environ, timeout_s=command_timeout_s)
+    except JobError as error:
+        raise JobError(*(f"{where}: {fault}" for fault in error.faults)) from None
+    secret = found.text.strip()
+    if not secret.isprintable():
+        raise JobError(f"{where}: the secret from {found.source} holds a line break or a control character")
+    refuse_plain_http(oauth2.token_url, allow_http, key="provider.oauth2.token_url")
+    grant = Grant(
+        token_url=oauth2.token_url,
+        client_id=oauth2.client_id,
+        client_secret=Secret(secret),
+        scope=oauth2.scope,
+        audience=oauth2.audience,
+        auth_method=oauth2.auth_method,
+    )
+    return Credential(
+        key=None,
+        source="oauth2",
+        label=f"oauth2 client {oauth2.client_id}",
+        warnings=found.warnings,
+        grant=grant,
+    )
 
 
 def _default(variable: str, base_url: str, public_base_url: str | None, environ: Mapping[str, str]) -> Credential:

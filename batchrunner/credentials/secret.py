@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from batchrunner.credentials.oauth2 import Grant
 
 _MASK = "***"
 
@@ -52,6 +54,10 @@ class Credential:
     label: str
     """For messages and lanes; no two credentials of a job share one."""
     warnings: tuple[str, ...] = ()
+    again: Callable[[], Credential] | None = None
+    """Looks the key up once more, which may take a while: whoever keeps it may have changed it. Raises JobError."""
+    grant: Grant | None = None
+    """How to be given a key that does not last; there is no `key` then."""
 
 
 NO_KEY = (Credential(key=None, source="none", label="no key"),)
@@ -62,8 +68,13 @@ class Redactor:
     """Takes keys out of texts: the exact values, as they stand in addresses and JSON too, and any `Bearer …`."""
 
     def __init__(self, secrets: Iterable[Secret | None]) -> None:
-        values = {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
-        exact = [re.escape(value) for value in sorted(values, key=len, reverse=True)]
+        self._values: set[str] = set()
+        self.learn(*secrets)
+
+    def learn(self, *secrets: Secret | None) -> None:
+        """Take these out of texts, too, from now on."""
+        self._values |= {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
+        exact = [re.escape(value) for value in sorted(self._values, key=len, reverse=True)]
         self._pattern = re.compile("|".join([*exact, r"(?<=\bbearer)\s+[^\s\"',;<>]+"]), re.IGNORECASE)
 
     def __call__(self, text: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from batchrunner.spec.faults import Fault, Key, dotted, expected, near
-from batchrunner.spec.model import Document, Price
+from batchrunner.spec.model import Document, OAuth2Spec, Price
 from batchrunner.spec.request import REQUEST_KEYS
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ _REQUIRED = {
     "path": "the path of the rows",
     "input_per_million": "US dollars for a million prompt tokens",
     "output_per_million": "US dollars for a million completion tokens",
+    "token_url": "the address that gives tokens",
+    "client_id": "the client's id",
+    "client_secret": "where the client's secret is kept",
 }
 
 
@@ -57,6 +60,8 @@ def _unknown(at: Key) -> str:
 def _known(section: list[str]) -> Collection[str]:
     if not section:
         return Document.model_fields
+    if section[-1] == "oauth2":
+        return OAuth2Spec.model_fields
     return Price.model_fields if section[0] == "prices" else _SECTIONS[section[0]]
 
 

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from batchrunner.spec.faults import expected
-from batchrunner.spec.values import DURATION, KEY_REFERENCE, duration_s, is_key_reference
+from batchrunner.spec.values import DURATION, KEY_REFERENCE, SECRET_REFERENCE, duration_s, is_key_reference
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,6 +216,20 @@ def _api_key(value: Any) -> tuple[str, ...]:
     return texts
 
 
+def _secret_reference(value: Any) -> str:
+    """Where a secret is kept. What was given is never shown: it may be the secret."""
+    if not isinstance(value, str) or not is_key_reference(value.strip()) or value.strip() == "none":
+        raise Unfit(f"expected {SECRET_REFERENCE}, got something else (not shown); a literal secret is refused")
+    return value.strip()
+
+
+def _token_url(value: Any) -> str:
+    if not isinstance(value, str) or not _is_url(value.strip(), ("http", "https"), userinfo=False):
+        raise Unfit("expected an address such as 'https://auth.example.com/oauth/token', without user and password")
+    return value.strip()
+
+
+AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 Name = Annotated[str, _kind(_name)]
 Text = Annotated[str, _kind(_text)]
 Label = Annotated[str, _kind(_label)]
@@ -234,4 +248,9 @@ Workspace = Annotated[str, _kind(_workspace)]
 BaseUrl = Annotated[str, _kind(_base_url)]
 Proxy = Annotated[str, _kind(_proxy)]
 Headers = Annotated[dict[str, str], _kind(_headers)]
+SecretReference = Annotated[str, _kind(_secret_reference)]
+TokenUrl = Annotated[str, _kind(_token_url)]
+AuthMethod = Annotated[
+    Literal["client_secret_basic", "client_secret_post"], _kind(partial(_one_of, words=AUTH_METHODS))
+]
 ApiKey = Annotated[tuple[str, ...], _kind(_api_key)]

@@ -104,7 +104,8 @@ def _job(
     filled = _with_rows(fill.job(overlay.tree), home)
     checked, document_faults = document(filled)
     causes = [*overlay.faults, *_rows_faults(overlay.tree, home), *param_faults, *fill.faults]
-    faults = [*causes, *_not_of(causes, [*document_faults, *request_faults(filled), *_directory_faults(fill)])]
+    others = [*document_faults, *request_faults(filled), *_directory_faults(fill), *_sign_in_faults(filled)]
+    faults = [*causes, *_not_of(causes, others)]
     if checked is None or faults:
         origins = Origins(file=home.said, others=labels)
         raise JobError(*dict.fromkeys(map(origins.sentence, faults)))
@@ -132,6 +133,12 @@ def _rows_faults(tree: Mapping[str, Any], home: _Home) -> Iterator[Fault]:
     section = tree.get("input")
     if home.rows is not None and isinstance(section, dict) and "path" in section:
         yield Fault(at=("input", "path"), said=f"the rows are {home.said!r} already")
+
+
+def _sign_in_faults(tree: Mapping[str, Any]) -> Iterator[Fault]:
+    provider = tree.get("provider")
+    if isinstance(provider, dict) and "api_key" in provider and "oauth2" in provider:
+        yield Fault(at=("provider", "oauth2"), said="expected either api_key or oauth2, got both")
 
 
 def _directory_faults(fill: Substitution) -> Iterator[Fault]:

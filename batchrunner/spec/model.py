@@ -29,6 +29,18 @@ class InputSpec(_Section):
     """The column that names an item; None: `id`, `custom_id`, else a hash of the row."""
 
 
+class OAuth2Spec(_Section):
+    """Client credentials: tokens instead of a key."""
+
+    token_url: kinds.TokenUrl
+    client_id: kinds.Text
+    client_secret: kinds.SecretReference
+    """A reference, never the secret."""
+    scope: kinds.Text | None = None
+    audience: kinds.Text | None = None
+    auth_method: kinds.AuthMethod = "client_secret_basic"
+
+
 class ProviderSpec(_Section):
     """Who is asked, and how to get in."""
 
@@ -37,6 +49,8 @@ class ProviderSpec(_Section):
     """As written; the provider normalises it. None: the provider's public one."""
     api_key: kinds.ApiKey | None = None
     """References, never keys. None: the provider's own variable."""
+    oauth2: OAuth2Spec | None = None
+    """Instead of `api_key`."""
     workspace_id: kinds.Workspace | None = None
     deployment: kinds.Text | None = None
     api_version: kinds.Text | None = None

@@ -13,6 +13,7 @@ from batchrunner.errors import JobError
 
 DURATION = "a duration such as 90, '90s', '10m' or '1h30m'"
 KEY_REFERENCE = "'env:NAME', 'file:PATH', 'command:...' or 'none'"
+SECRET_REFERENCE = "'env:NAME', 'file:PATH' or 'command:...'"
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _NUMBER = r"[0-9]{1,12}(?:\.[0-9]{1,9})?"

@@ -26,7 +26,7 @@ LAYERS = [
         "telemetry",
         "simulator",
     },
-    {"stack"},
+    {"access", "stack"},
     {"worker"},
     {"runner"},
     {"assemble"},

@@ -19,6 +19,7 @@ from faulty_server import FaultyServer, serve_in_thread
 from playing import AsIs, Free, ListFeed
 
 from batchrunner import providers
+from batchrunner.access import Access
 from batchrunner.errors import ProviderRefused
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, Lane
@@ -59,7 +60,8 @@ class Play:
         self.brakes = Brakes()
         endpoint = Endpoint(base_url=OPENAI.normalise(url))
         lane = Lane("the key", concurrency=Concurrency(concurrency), breaker=Breaker(down_s=600.0, probe_s=0.05))
-        channel = Channel(lane=lane, line=wire.prepare(url, OPENAI.headers("KEY", endpoint)), label="the key")
+        line = wire.prepare(url, OPENAI.headers("KEY", endpoint))
+        channel = Channel(lane=lane, access=Access(line), label="the key")
         self.runner = Runner(
             worker=Worker(
                 provider=OPENAI,

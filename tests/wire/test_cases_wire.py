@@ -13,6 +13,7 @@ import pytest
 from faulty_server import FaultyServer
 
 from batchrunner import providers
+from batchrunner.access import Access
 from batchrunner.errors import RequestError
 from batchrunner.limits import Breaker, Concurrency, Lane
 from batchrunner.records import Endpoint
@@ -94,7 +95,7 @@ async def met(server: FaultyServer, case: Mapping[str, Any], *, elsewhere: str |
     async with Wire(clocks=SHORT if told.get("end") in STALLS else LONG) as wire:
         line = wire.prepare(endpoint.base_url, provider.headers("sk-canary-0123456789", endpoint))
         call = build_stack(wire, provider, max_wait_s=300.0)
-        channel = Channel(lane=lane, line=line, label="the key")
+        channel = Channel(lane=lane, access=Access(line), label="the key")
         try:
             answer = await call(channel, request, item_id="1", deadline=anyio.current_time() + 30)
         except RequestError as error:

@@ -1,0 +1,124 @@
+"""OAuth2 client credentials (RFC 6749 section 4.4): what is asked of a token endpoint, and what it answers.
+
+Pure: whoever holds the wire sends the form. One form and one small reply are all that there is to it, so they
+go over the same wire, with the same clocks, proxy and authorities, as everything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote_plus, urlencode, urlsplit
+
+from batchrunner.credentials.secret import Secret
+from batchrunner.errors import RequestError
+
+if TYPE_CHECKING:
+    from batchrunner.errors import ErrorType
+    from batchrunner.records import Reply
+
+_SENDABLE = re.compile(r"[!-~]+")
+_MOST_CHARS = 300
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Who we are to a token endpoint."""
+
+    token_url: str
+    client_id: str
+    client_secret: Secret
+    scope: str | None = None
+    audience: str | None = None
+    auth_method: str = "client_secret_basic"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.token_url).netloc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Token:
+    """A key that does not last. `lifetime_s` is None where the endpoint does not say how long it does."""
+
+    secret: Secret
+    lifetime_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A request to a token endpoint, split where the wire splits an address."""
+
+    origin: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def token_form(grant: Grant) -> Form:
+    """The request for a token. Client id and secret are encoded as RFC 6749 section 2.3.1 has it."""
+    fields = {"grant_type": "client_credentials", "scope": grant.scope, "audience": grant.audience}
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    client = grant.client_id, grant.client_secret.reveal()
+    if grant.auth_method == "client_secret_basic":
+        pair = ":".join(map(quote_plus, client))
+        headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+    else:
+        fields |= dict(zip(("client_id", "client_secret"), client, strict=True))
+    url = urlsplit(grant.token_url)
+    return Form(
+        origin=f"{url.scheme}://{url.netloc}",
+        path=(url.path or "/") + (f"?{url.query}" if url.query else ""),
+        headers=headers,
+        body=urlencode({name: value for name, value in fields.items() if value is not None}).encode(),
+    )
+
+
+def read_token(grant: Grant, reply: Reply) -> Token:
+    """The token in a reply. Raises RequestError: abort where the client is refused, retry for other trouble."""
+    told = _object(reply)
+    if reply.status == 429 or reply.status >= 500:
+        raise _trouble(grant, f"answered {reply.status}", "server", reply)
+    if not 200 <= reply.status < 300 or told.get("error"):
+        raise RequestError(
+            f"the token endpoint {grant.host} refused the client: {_why(told, reply)}; correct provider.oauth2",
+            verdict="abort",
+            error_type="auth",
+            scope="run",
+            status=reply.status,
+        )
+    token, kind = told.get("access_token"), told.get("token_type", "bearer")
+    if not isinstance(token, str) or not _SENDABLE.fullmatch(token) or str(kind).lower() != "bearer":
+        raise _trouble(grant, "gave no bearer token that a header can carry", "malformed", reply)
+    return Token(secret=Secret(token), lifetime_s=_seconds(told.get("expires_in")))
+
+
+def _object(reply: Reply) -> dict[str, Any]:
+    try:
+        told = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _why(told: dict[str, Any], reply: Reply) -> str:
+    words = [str(told[name]) for name in ("error", "error_description") if isinstance(told.get(name), str)]
+    return ": ".join(words)[:_MOST_CHARS] or f"status {reply.status}"
+
+
+def _trouble(grant: Grant, what: str, error_type: ErrorType, reply: Reply) -> RequestError:
+    return RequestError(
+        f"the token endpoint {grant.host} {what}", verdict="retry", error_type=error_type, status=reply.status
+    )
+
+
+def _seconds(value: Any) -> float | None:
+    """A lifetime above 0, also where it is written as text; None for anything else."""
+    try:
+        seconds = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else 0.0
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0 < seconds < float("inf") else None
