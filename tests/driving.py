@@ -64,9 +64,9 @@ def start(*words: object, cwd: Path | None = None, env: Mapping[str, str] | None
     )
 
 
-def finish(process: subprocess.Popen[str]) -> Ended:
+def finish(process: subprocess.Popen[str], *, timeout_s: float = TIMEOUT_S) -> Ended:
     try:
-        out, err = process.communicate(timeout=TIMEOUT_S)
+        out, err = process.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
@@ -75,11 +75,15 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 
 
 def batchrunner(
-    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: bytes | None = None
+    *words: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> Ended:
     """One command from start to end."""
     if stdin is None:
-        return finish(start(*words, cwd=cwd, env=env))
+        return finish(start(*words, cwd=cwd, env=env), timeout_s=timeout_s)
     done = subprocess.run(
         [*COMMAND, *map(str, words)],
         cwd=cwd,

@@ -1,0 +1,35 @@
+"""What the real servers need: without it a test by hand is skipped, and in CI it fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def lacking(what: str, how: str) -> None:
+    said = f"{what} is not installed; {how}"
+    if os.environ.get("CI"):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+def llmock() -> str:
+    """aimock's command, from the folder that .ci/run installs it to, else from PATH."""
+    local = ROOT / ".node" / "node_modules" / ".bin" / "llmock"
+    found = str(local) if local.exists() else shutil.which("llmock")
+    if found is None:
+        lacking("llmock", "npm install --prefix .node @copilotkit/aimock")
+    assert found is not None
+    return found
+
+
+def llama_cpp() -> None:
+    for package in ("gguf", "xllamacpp"):
+        if importlib.util.find_spec(package) is None:
+            lacking(package, "pip install 'batchrunner[real]'")
