@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Endpoint
 
 MOST_SEGMENT_CHARS = 128
+_COUNTS = ("max_completion_tokens", "max_tokens", "n", "seed", "top_logprobs")
 APART = frozenset({"messages", "turns", "agent_id", "session_id", "conversation", "extra"})
 """Keys of an ask that are no body field of that name everywhere."""
 
@@ -187,6 +188,14 @@ def at_least_one(body: Mapping[str, Any], *names: str) -> None:
         value = body.get(name)
         if isinstance(value, int | float) and (isinstance(value, bool) or not value >= 1 or value != value // 1):
             raise BadRow(f"{name}: expected a whole number of at least 1, got {kind_of(value)}")
+
+
+def make_whole(body: dict[str, Any]) -> None:
+    """Counts that a table with gaps has as floats, 5.0 for 5: some servers refuse those."""
+    for name in _COUNTS:
+        value = body.get(name)
+        if isinstance(value, float) and value.is_integer():
+            body[name] = int(value)
 
 
 def tools_are_a_list(body: Mapping[str, Any]) -> None:

@@ -12,6 +12,12 @@ from batchrunner.providers.reading import Habits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+KNOWN = frozenset({
+    "frequency_penalty", "max_tokens", "messages", "model", "n", "presence_penalty", "session_id", "stop", "stream",
+    "temperature", "tool_choice", "tools", "top_p",
+})  # fmt: skip
+"""The body fields of source document 003; others are dropped with a 200 and without a word."""
+
 
 class Gateway(OpenAI):
     """`stream` is always said, and Accept always says the same."""
@@ -49,6 +55,12 @@ class Gateway(OpenAI):
             raise BadRow("extra: expected fields that are not given on their own, got 'session_id'")
         if session_id is not None:
             body["session_id"] = session_id
+
+    def oddities(self, ask: Mapping[str, Any]) -> tuple[str, ...]:
+        extra = ask.get("extra")
+        asked = [name for name, value in ask.items() if value is not None and name not in building.APART]
+        unknown = {*asked, *(extra if isinstance(extra, dict) else ())} - KNOWN
+        return tuple(f"{name}: the gateway documents no such field and drops it silently" for name in sorted(unknown))
 
 
 PROVIDER = Gateway()

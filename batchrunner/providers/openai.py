@@ -29,6 +29,8 @@ class OpenAI:
     tools = "array"
     requests_per_minute: float | None = None
     requests_per_key: int | None = None
+    verbatim = False
+    """Whether numbers go out exactly as the row spells them."""
     model_needed = True
     """Whether a request has to name a model."""
     habits = NO_HABITS
@@ -51,6 +53,8 @@ class OpenAI:
     def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = _NOTHING) -> Request:
         path = self.path_for(ask, endpoint)
         body = building.fields_of(ask)
+        if not self.verbatim:
+            building.make_whole(body)
         building.stream_is_a_flag(body)
         self.check(body)
         self.complete(body, ask)

@@ -33,6 +33,7 @@ class Tess(OpenAI):
     tools = 'text, such as "no-tools"'
     # A public client states one request a second for a token; no official figure is known.
     requests_per_minute = 60.0
+    verbatim = True
     habits = Habits(
         # Bad, expired and missing keys are answered with 403 (docs.tess.im/en/errors).
         signs_in_by_403=True,

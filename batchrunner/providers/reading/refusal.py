@@ -125,7 +125,8 @@ _CONTEXT = re.compile(
 )
 _FILTER = re.compile(r"content.(filter|management policy|policy)|safety system", re.IGNORECASE)
 _SIGNED_IN = re.compile(
-    r"invalid authentication|unauthenticated|authentication (failed|required)|(invalid|incorrect|missing) api key",
+    r"invalid authentication|unauthenticated|not authenticated|authentication (failed|required)"
+    r"|(invalid|incorrect|missing) api key",
     re.IGNORECASE,
 )
 

@@ -138,7 +138,7 @@ class _Reader:
             text=_text(first.get("content")),
             finish_reason=text_or_none(choices[0].get("finish_reason")) or None,
             reasoning=text_or_none(first.get("reasoning_content")) or text_or_none(first.get("reasoning")) or None,
-            refusal=text_or_none(first.get("refusal")) or None,
+            refusal=text_or_none(first.get("refusal")) or _refused_parts(first.get("content")),
             tool_calls=dump_json(calls) if calls else None,
             choices=_several(choices, messages) if len(choices) > 1 else None,
             model=text_or_none(body.get("model")) or None,
@@ -210,6 +210,12 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 def _text(content: Any) -> str | None:
     return None if content is None else storable(stream.text_of(content))
+
+
+def _refused_parts(content: Any) -> str | None:
+    """The refusal where it is a part of the content, as in requests' own messages."""
+    parts = [part.get("refusal") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    return storable("".join(part for part in parts if isinstance(part, str))) or None
 
 
 def _several(choices: list[dict[str, Any]], messages: list[dict[str, Any]]) -> str:
