@@ -83,12 +83,12 @@ def _names_json_format(response_format: Any) -> bool:
 
 def _tool(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> Mapping[str, Any] | None:
     """The first function offered; None once its result was given, or when calls are ruled out."""
+    if body.get("tool_choice") == "none" or (messages and messages[-1].get("role") == "tool"):
+        return None
     tools = body.get("tools")
-    if not isinstance(tools, list) or body.get("tool_choice") == "none":
-        return None
-    if messages and messages[-1].get("role") == "tool":
-        return None
-    functions = [tool.get("function") for tool in tools if isinstance(tool, dict)]
+    functions = [tool.get("function") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []
+    if tools == "agent" and isinstance(body.get("functions"), list):
+        functions = body["functions"]  # An agent's own tools, given to it as one of its inputs.
     return next((each for each in functions if isinstance(each, dict) and isinstance(each.get("name"), str)), None)
 
 

@@ -31,7 +31,10 @@ ERRORS = {
 
 
 class Tess:
-    """Knows three roles and `tools` as a word; any further root field is the agent's own."""
+    """Knows three roles and `tools` as a word; any further root field is the agent's own.
+
+    With `tools` set to "agent", the agent calls the first of its `functions`.
+    """
 
     name = "tess"
     key_status = 403
@@ -82,8 +85,11 @@ class Tess:
         }
 
     def events(self, answer: Answer, ask: Ask) -> list[bytes]:
-        texts = [piece for choice in answer.choices for piece in pieces(choice.text or "")]
-        return [*(event({"model": answer.model, "choices": [{"delta": {"content": text}}]}) for text in texts), DONE]
+        deltas: list[dict[str, Any]] = []
+        for choice in answer.choices:
+            deltas += [{"content": text} for text in pieces(choice.text or "")]
+            deltas += [{"tool_calls": [{"index": index, **call}]} for index, call in enumerate(choice.tool_calls)]
+        return [*(event({"model": answer.model, "choices": [{"delta": delta}]}) for delta in deltas), DONE]
 
 
 def _invalid(message: str, field: str) -> Problem:
