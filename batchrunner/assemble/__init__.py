@@ -1,7 +1,8 @@
 """From a job to a running run: the one place that wires sources, providers, store, transport and limits together."""
 
 from batchrunner.assemble.ending import fatal
-from batchrunner.assemble.invoke import Invocation, Redo, invoke
+from batchrunner.assemble.invocation import Invocation, Redo
+from batchrunner.assemble.invoke import invoke
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table

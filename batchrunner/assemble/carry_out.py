@@ -30,7 +30,7 @@ from batchrunner.telemetry import run_log
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchrunner.assemble.invoke import Invocation, Redo
+    from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
     from batchrunner.events import Display
     from batchrunner.records import Outcome

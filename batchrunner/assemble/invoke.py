@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble.carry_out import carry_out
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import JobError, RunError, RunLocked
-from batchrunner.spec import NO_FAILURES
 from batchrunner.store import lock_is_held, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from batchrunner.assemble.invocation import Invocation
     from batchrunner.events import Display
-    from batchrunner.spec import JobSpec, MaxFailed, Shard
+    from batchrunner.spec import JobSpec
 
 
 LARGE_BYTES = 50_000_000
 """Of input: looking through it takes long enough to say so."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """Items to buy again, and the job that says what is sent this time."""
-
-    ids: frozenset[str]
-    changed: JobSpec | None = None
-    changes: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
-    """What a command line says beyond the job."""
-
-    directory: Path
-    shard: Shard | None = None
-    limit: int | None = None
-    max_failed: MaxFailed = NO_FAILURES
-    strict: bool = False
-    fresh: bool = False
-    accept_change: bool = False
-    wait_lock_s: float = 0.0
-    grace_s: float = 25.0
-    patient: bool = False
-    simulate: bool = False
-    redo: Redo | None = None
-    command: str = "batchrunner run"
-    ways_out: tuple[str, ...] = ()
-    """What to do when settled items would be bought again, ready to be pasted."""
-    call: Mapping[str, Any] = field(default_factory=dict)
 
 
 def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from batchrunner.assemble.invoke import Invocation
+    from batchrunner.assemble.invocation import Invocation
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.records import Item, Request
     from batchrunner.spec import JobSpec

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from batchrunner.credentials.files import read_env_file
 from batchrunner.credentials.hosts import is_loopback, refuse_plain_http
-from batchrunner.credentials.oauth2 import Grant, Token, read_token, token_form
+from batchrunner.credentials.oauth2 import Token, read_token, token_form
 from batchrunner.credentials.resolve import resolve, resolve_grant
-from batchrunner.credentials.secret import NO_KEY, Credential, Redactor, Secret
+from batchrunner.credentials.secret import NO_KEY, Credential, Grant, Redactor, Secret
 
 __all__ = [
     "Credential",

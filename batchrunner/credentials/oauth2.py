@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_plus, urlencode, urlsplit
 
-from batchrunner.credentials.secret import Secret
+from batchrunner.credentials.secret import Grant, Secret
 from batchrunner.errors import RequestError
 
 if TYPE_CHECKING:
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
 
 _SENDABLE = re.compile(r"[!-~]+")
 _MOST_CHARS = 300
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
-    """Who we are to a token endpoint."""
-
-    token_url: str
-    client_id: str
-    client_secret: Secret
-    scope: str | None = None
-    audience: str | None = None
-    auth_method: str = "client_secret_basic"
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.token_url).netloc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 from batchrunner.credentials.files import read_private
 from batchrunner.credentials.hosts import is_loopback, is_own, refuse_plain_http, shown_host
-from batchrunner.credentials.oauth2 import Grant
-from batchrunner.credentials.secret import NO_KEY, Credential, Secret
+from batchrunner.credentials.secret import NO_KEY, Credential, Grant, Secret
 from batchrunner.errors import JobError
 from batchrunner.spec import KEY_REFERENCE, is_key_reference
 

@@ -6,12 +6,10 @@ import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from batchrunner.credentials.oauth2 import Grant
 
 _MASK = "***"
 
@@ -42,6 +40,22 @@ class Secret:
 
     def __reduce__(self) -> str:
         raise TypeError("a secret is not written anywhere")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Who we are to a token endpoint."""
+
+    token_url: str
+    client_id: str
+    client_secret: Secret
+    scope: str | None = None
+    audience: str | None = None
+    auth_method: str = "client_secret_basic"
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.token_url).netloc
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

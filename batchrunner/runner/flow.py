@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.abc
@@ -16,36 +16,15 @@ from batchrunner.runner.sessions import Sessions
 from batchrunner.worker import Answered, Later, Trip, Unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Collection
 
     from batchrunner.records import Item
     from batchrunner.runner.brakes import Brakes
+    from batchrunner.runner.ports import Feed, Watch
     from batchrunner.stack import Channel
     from batchrunner.worker import Worker
 
 READ_AHEAD = 256
-
-
-class Feed(Protocol):
-    """Where items come from, in input order. Never called concurrently."""
-
-    async def chunk(self) -> Sequence[Item]:
-        """Some more items of this pass; none at its end."""
-
-    def skip(self, item: Item) -> None:
-        """This item's lane is full: keep it for the next pass."""
-
-    def rewind(self) -> bool:
-        """Begin another pass over what was skipped; False when nothing was."""
-
-
-class Watch(Protocol):
-    """Who is told what happens. Returns at once, raises nothing."""
-
-    def settled(self, outcome: Outcome) -> None: ...
-    def answered(self, turn: Outcome) -> None: ...
-    def left(self, *, possibly_billed: int) -> None: ...
-    def tried(self) -> None: ...
 
 
 class Runner:

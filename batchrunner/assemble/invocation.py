@@ -1,0 +1,45 @@
+"""What a command line says beyond the job."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from batchrunner.spec import NO_FAILURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from batchrunner.spec import JobSpec, MaxFailed, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """Items to buy again, and the job that says what is sent this time."""
+
+    ids: frozenset[str]
+    changed: JobSpec | None = None
+    changes: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invocation:
+    """What a command line says beyond the job."""
+
+    directory: Path
+    shard: Shard | None = None
+    limit: int | None = None
+    max_failed: MaxFailed = NO_FAILURES
+    strict: bool = False
+    fresh: bool = False
+    accept_change: bool = False
+    wait_lock_s: float = 0.0
+    grace_s: float = 25.0
+    patient: bool = False
+    simulate: bool = False
+    redo: Redo | None = None
+    command: str = "batchrunner run"
+    ways_out: tuple[str, ...] = ()
+    """What to do when settled items would be bought again, ready to be pasted."""
+    call: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,98 @@
+"""What is sent for a trip: the row's request, the next turn of its conversation, without what was refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchrunner.errors import BadRow
+from batchrunner.providers import conversation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchrunner.providers.base import Provider
+    from batchrunner.records import Begun, Request
+    from batchrunner.worker.trip import Asks, Settings, Trip
+
+
+@dataclass(slots=True, kw_only=True)
+class Requests:
+    """Makes requests, and remembers which fields the server refuses."""
+
+    provider: Provider
+    asks: Asks
+    resend: Asks | None
+    begun: Mapping[str, Begun]
+    settings: Settings
+    _refused_fields: set[str] = field(default_factory=set)
+
+    def make(self, trip: Trip) -> None:
+        """Give the trip its request, unless it has the right one already. Raises BadRow."""
+        if trip.request is None or trip.without != self._left_out(trip):
+            self._build(trip)
+
+    def _build(self, trip: Trip) -> None:
+        item = trip.item
+        if item.fault is not None:
+            raise BadRow(item.fault)
+        trip.without = self._left_out(trip)
+        request = self._request(trip, self.asks)
+        goes_on = self._go_on(trip, request.key)
+        if self.resend is not None:
+            request = dataclasses.replace(self._request(trip, self.resend), key=request.key)
+        elif goes_on:
+            request = self._request(trip, self.asks)
+        trip.request = request
+        trip.own = self._own(request)
+
+    def _request(self, trip: Trip, asks: Asks) -> Request:
+        """What is sent now, as `asks` has it: the turn behind the last answer."""
+        said = [conversation.assistant(answer) for answer in trip.answers]
+        ask = asks.ask(trip.item.columns)
+        return conversation.build(self.provider, ask, self.settings.endpoint, without=trip.without, answers=said)
+
+    def _go_on(self, trip: Trip, key: str) -> bool:
+        """Take up what an earlier run had answered of the same turns, sent in the same way; whether there was any."""
+        begun = self.begun.get(trip.item.item_id)
+        if trip.attempts or begun is None or begun.request_key != key:
+            return False
+        if _redone(begun.sent_changes) != _redone(self.settings.sent_changes):
+            return False
+        trip.answers, trip.attempts, trip.started_at = begun.answers, begun.attempts, begun.started_at
+        return True
+
+    def _left_out(self, trip: Trip) -> frozenset[str]:
+        return trip.without | self._refused_fields
+
+    def _own(self, request: Request) -> str | None:
+        names = []
+        if request.agent_id is not None and request.agent_id != self.settings.job_agent:
+            names.append(f"agent {request.agent_id!r}")
+        if request.model is not None and request.model != self.settings.job_model:
+            names.append(f"model {request.model!r}")
+        return " with ".join(names) or None
+
+    def drop(self, trip: Trip, field_name: str) -> bool:
+        """Leave a refused field out: a session for this item, another one for all. False: it was not sent."""
+        sent = trip.request is not None and (field_name != "session_id" or trip.request.session_id is not None)
+        if not sent or field_name in trip.without:
+            return False
+        if field_name == "session_id":
+            trip.request = None
+            trip.without |= {field_name}
+        else:
+            self._refused_fields.add(field_name)
+        return True
+
+    def changes(self, trip: Trip) -> str | None:
+        """What is sent otherwise than the row asks, by name."""
+        changes = [self.settings.sent_changes] if self.settings.sent_changes else []
+        changes += [f"without {name}" for name in sorted(trip.without)]
+        return ", ".join(changes) or None
+
+
+def _redone(sent_changes: str | None) -> set[str]:
+    """What a redo sends differently, without the fields that a server made us leave out."""
+    return {change for change in (sent_changes or "").split(", ") if change and not change.startswith("without ")}

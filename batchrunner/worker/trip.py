@@ -1,0 +1,86 @@
+"""An item on its way, and where a step takes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from batchrunner.limits.budget import NOTHING, Reservation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchrunner.errors import BatchrunnerError
+    from batchrunner.records import Endpoint, Item, Outcome, Request, Usage
+
+
+class Asks(Protocol):
+    def ask(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """What a row asks for, as `Provider.build` takes it. Raises BadRow."""
+
+
+class Pricing(Protocol):
+    def cost(self, model: str | None, usage: Usage, *, asked: str | None = None) -> float | None:
+        """USD, or None when the price or the tokens are unknown. `asked` is the model's name in the request."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Trip:
+    """An item on its way: what is sent for it, and what its attempts have come to so far."""
+
+    item: Item
+    began_at: float
+    """Monotonic instant of the first preparation; the item's clock runs from here."""
+    started_at: int
+    """The same in microseconds since 1970 UTC, for the table."""
+    request: Request | None = None
+    own: str | None = None
+    """The agent and model, where the row itself names them; None when they are the job's."""
+    attempts: int = 0
+    failures: int = 0
+    """Failed attempts but for rate limits and those made while the lane was down."""
+    unreadable: int = 0
+    possibly_billed: int = 0
+    failed_prompt_tokens: int | None = None
+    failed_completion_tokens: int | None = None
+    without: frozenset[str] = frozenset()
+    reserved: Reservation = NOTHING
+    session_fault: str | None = None
+    """Why the item must not be asked: an earlier one of its session failed."""
+    answers: tuple[Mapping[str, Any], ...] = ()
+    """To the turns so far, those of an earlier run included."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """The item is to be tried again: not before `wait_s` seconds from now."""
+
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """A turn of the item was answered, and is to be kept; the next one can be asked."""
+
+    turn: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unfinished:
+    """The item has no outcome in this run. `ends` is the error that ends the run, or its lane (`lane_only`)."""
+
+    ends: BatchrunnerError
+    lane_only: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the job says about every item."""
+
+    endpoint: Endpoint
+    item_s: float
+    job_agent: str | None = None
+    job_model: str | None = None
+    keep_response: bool = True
+    sent_changes: str | None = None
+    """What `resend` changes, by name."""
