@@ -146,9 +146,9 @@ def test_answered_turns_survive_kills_and_are_never_bought_again(tmp_path):
 
 
 def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", talks(14))
-    with api(tmp_path / "api.jsonl", latency=0, error_rate=0.25) as flaky:
-        words = openai_words(rows, flaky.openai, "--set", "retry.attempts=1", "--json")
+    rows = write_rows(tmp_path / "rows.jsonl", talks(10))
+    with api(tmp_path / "api.jsonl", latency=0, error_rate=0.2) as flaky:
+        words = openai_words(rows, flaky.openai, "--set", "retry.attempts=1", "--concurrency", 8, "--json")
         first = batchrunner(*words)
         table = pl.read_parquet(first.summary["results"])
         while batchrunner(*words).code != 0:
@@ -158,7 +158,7 @@ def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
     assert first.code == 4
     kept = table.filter((pl.col("status") == "exhausted") & pl.col("turns").is_not_null())
     assert len(kept) > 0
-    assert len(answered) == 3 * 14
+    assert len(answered) == 3 * 10
     assert set(answered.values()) == {1}
 
 
