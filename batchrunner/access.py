@@ -97,7 +97,9 @@ class Access:
         """Another key; `before` are the fetches there had been when the caller began to wait for its turn."""
         assert self._fetch is not None
         if self._trouble is not None and self._fetches > before:
-            raise _same(self._trouble)  # Five hundred who waited need not all find out for themselves.
+            raise _same(
+                self._trouble, str(self._trouble)
+            )  # Five hundred who waited need not all find out for themselves.
         self._fetches += 1
         self._trouble = None
         try:
@@ -116,9 +118,9 @@ class Access:
         return self._line
 
 
-def _same(error: RequestError) -> RequestError:
+def _same(error: RequestError, told: str) -> RequestError:
     return RequestError(
-        str(error), verdict=error.verdict, error_type=error.error_type, scope=error.scope, status=error.status
+        told, verdict=error.verdict, error_type=error.error_type, scope=error.scope, status=error.status
     )
 
 
@@ -146,8 +148,8 @@ def granted(grant: Grant, wire: Wire, *, timeout_s: float = TOKEN_S) -> Callable
         try:
             reply = await wire.send(line, request, deadline=time.monotonic() + timeout_s)
         except RequestError as error:
-            error.went_out = False  # Tokens cost nothing.
-            raise
+            # Went out or not: tokens cost nothing.
+            raise _same(error, f"no token from {grant.token_url}: {error}") from error
         return read_token(grant, reply)
 
     return fetch

@@ -94,17 +94,23 @@ def leaks(folder: Path, *texts: str) -> list[str]:
     return [name for name, data in held.items() if b"canary-" in data and not name.endswith(("key", "command.py"))]
 
 
-def test_many_items_over_three_lifetimes_fetch_exactly_three_tokens(tmp_path, server):
+@pytest.mark.parametrize(
+    ("rows", "at_once", "lifetime_s", "latency_s"),
+    [(400, 60, 1.6, 0.5), pytest.param(3_000, 500, 4.0, 1.5, marks=pytest.mark.slow)],
+)
+def test_many_items_over_three_lifetimes_fetch_exactly_three_tokens(
+    tmp_path, server, rows, at_once, lifetime_s, latency_s
+):
     """500 at once; no request carries a token that has ended, and no secret is left anywhere."""
-    doors = server.default = Doors(lifetime_s=1.6)
-    server.latency_s = 0.8
-    path = job(tmp_path, server.url, 1_600, oauth2=oauth2(server.url, scope="openid email"))
+    doors = server.default = Doors(lifetime_s=lifetime_s)
+    server.latency_s = latency_s
+    path = job(tmp_path, server.url, rows, oauth2=oauth2(server.url, scope="openid email"))
 
-    ended = run(path)
+    ended = run(path, "--concurrency", at_once)
 
     assert ended.code == 0, ended.err
-    assert ended.summary["items"]["succeeded"] == 1_600
-    assert server.max_in_flight > 400
+    assert ended.summary["items"]["succeeded"] == rows
+    assert server.max_in_flight > at_once * 0.8
     assert doors.late == 0
     # One token a lifetime, however long the run takes on a busy machine: three on an idle one.
     times = [until - doors.lifetime_s for until in doors.given.values()]
