@@ -97,9 +97,8 @@ class Access:
         """Another key; `before` are the fetches there had been when the caller began to wait for its turn."""
         assert self._fetch is not None
         if self._trouble is not None and self._fetches > before:
-            raise _same(
-                self._trouble, str(self._trouble)
-            )  # Five hundred who waited need not all find out for themselves.
+            # Five hundred who waited need not all find out for themselves.
+            raise _same(self._trouble, str(self._trouble))
         self._fetches += 1
         self._trouble = None
         try:

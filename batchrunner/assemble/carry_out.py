@@ -133,6 +133,7 @@ def _items(ledger: Ledger, prepared: Prepared, selection: Selection, totals: Tot
         rejected=rejected + bad,
         exhausted=exhausted,
         length=totals.length,
+        behind=sum(failure.items for failure in totals.failures if failure.error_type == "session"),
     )
 
 

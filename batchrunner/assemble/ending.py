@@ -33,6 +33,13 @@ class Items:
     rejected: int
     exhausted: int
     length: int
+    behind: int = 0
+    """Of the rejected ones: those that only stood behind another in their session."""
+
+    @property
+    def lasting(self) -> int:
+        """How many rejected items another run cannot help: one may help those behind an exhausted one."""
+        return self.rejected - self.behind if self.exhausted else self.rejected
 
     @property
     def unfinished(self) -> int:
@@ -55,7 +62,7 @@ def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed, *, l
     failed = items.rejected + items.exhausted
     if max_failed.allows(failed, items.total):
         return Ending(exit=0, reason="finished")
-    if not max_failed.allows(items.rejected, items.total):
+    if not max_failed.allows(items.lasting, items.total):
         return Ending(exit=REJECTED, reason=f"{items.rejected:,} items were rejected; another attempt cannot help them")
     return Ending(exit=EXHAUSTED, reason=f"{items.exhausted:,} items are out of attempts; run again to try them again")
 

@@ -70,11 +70,6 @@ def _prepared(
         display.say(f"looking through {size / 1e6:,.0f} MB of input")
     prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
     carry_of(prepared).schema(prepared.checked)  # A column to keep that is not there is a fault now, not at the end.
-    if invocation.shard is not None and prepared.asker.name_session is not None:
-        raise JobError(
-            "--shard: expected items on their own; the items of a session or conversation are asked in order,"
-            " and a shard takes them apart; leave --shard out, or drop conversation and session_id"
-        )
     if invocation.strict:
         _refuse_bad_rows(prepared)
     return prepared

@@ -152,6 +152,11 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     source.learn(checked)
     asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
     _price_of_rows(ready, checked)
+    if shard is not None and asker.name_session is not None:
+        raise JobError(
+            "--shard: expected items on their own; the items of a session or conversation are asked in order,"
+            " and a shard takes them apart; leave --shard out, or drop conversation and session_id"
+        )
     asked = {**_address(ready), **asker.asked}
     return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Asker", "compile_request", "REQUEST_FIELDS"]
 
-_SESSION_COLUMNS = frozenset({"body", "conversation", "session_id"})
+_SESSION_COLUMNS = frozenset({"conversation", "session_id"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,11 +51,7 @@ def said_by_row(columns: Mapping[str, Any]) -> dict[str, Any]:
 
 def session_of_row(columns: Mapping[str, Any]) -> str | None:
     """What the row says of the order it wants: its conversation, else its session. Raises BadRow."""
-    body = columns.get("body")
-    if isinstance(body, str) and '"session_id"' in body:
-        body = from_json("body", body)
-    inner = body.get("session_id") if isinstance(body, dict) else None
-    return session_of(columns.get("conversation"), columns.get("session_id", inner))
+    return session_of(columns.get("conversation"), columns.get("session_id"))
 
 
 def _fields(columns: Mapping[str, Any]) -> dict[str, Any]:

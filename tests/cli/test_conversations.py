@@ -180,6 +180,7 @@ def test_a_shard_would_take_a_conversation_apart(tmp_path, server):
 
     assert ended.code == 2
     assert "--shard" in ended.err
+    assert batchrunner("plan", *openai_words(rows, server.openai, "--shard", "0/2")[1:]).code == 2
     assert server.seen() == []
 
 
@@ -190,3 +191,15 @@ def test_show_has_every_turn(tmp_path, server):
     shown = batchrunner("show", tmp_path / "run").out
 
     assert all(f"--- answer to turn {number}" in shown for number in (1, 2, 3))
+
+
+def test_behind_an_item_that_is_out_of_attempts_another_run_helps(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", [{"id": n, "prompt": f"Say {n}", "conversation": "c"} for n in range(4)])
+    with api(tmp_path / "api.jsonl", error_rate=1) as failing:
+        words = openai_words(rows, failing.openai, "--set", "retry.attempts=1", "--json")
+        first = batchrunner(*words)
+
+    assert first.code == 4
+    assert first.summary["items"] | {"unfinished": 0} == {
+        "total": 4, "succeeded": 0, "rejected": 3, "exhausted": 1, "unfinished": 0, "length": 0
+    }  # fmt: skip
