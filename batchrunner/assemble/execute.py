@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -234,8 +233,8 @@ class Execution:
         return sum(1 + trip.possibly_billed for trip in trips)
 
     def oldest_s(self) -> float:
-        began = [trip.started_at for trip in self.runner.in_flight.values()]
-        return max(0.0, time.time() - min(began) / 1e6) if began else 0.0
+        began = [trip.began_at for trip in self.runner.in_flight.values()]
+        return anyio.current_time() - min(began) if began else 0.0
 
     def progress(self) -> Progress:
         tally, lanes = self.tally, self.lanes()
