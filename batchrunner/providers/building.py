@@ -113,10 +113,10 @@ def _without(table: dict[str, Any], dotted: str) -> dict[str, Any]:
 
 
 def plain_id(value: Any) -> str | None:
-    """An id as text. A column of whole numbers with gaps arrives as floats."""
-    if value is None or isinstance(value, bool | list | dict):
+    """An id as text; None where there is none. A column of whole numbers with gaps arrives as floats."""
+    if value is None or isinstance(value, bool | list | dict) or (isinstance(value, float) and math.isnan(value)):
         return None
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip() or None
 
 
 def segment(value: Any, name: str) -> str:
@@ -186,7 +186,7 @@ def number_between(body: Mapping[str, Any], name: str, low: float, high: float) 
 def at_least_one(body: Mapping[str, Any], *names: str) -> None:
     for name in names:
         value = body.get(name)
-        if isinstance(value, int | float) and (isinstance(value, bool) or not value >= 1 or value != value // 1):
+        if isinstance(value, list | dict) or (isinstance(value, int | float) and not _counts(value)):
             raise BadRow(f"{name}: expected a whole number of at least 1, got {kind_of(value)}")
 
 
@@ -196,6 +196,10 @@ def make_whole(body: dict[str, Any]) -> None:
         value = body.get(name)
         if isinstance(value, float) and value.is_integer():
             body[name] = int(value)
+
+
+def _counts(value: float) -> bool:
+    return not isinstance(value, bool) and value >= 1 and value == value // 1
 
 
 def tools_are_a_list(body: Mapping[str, Any]) -> None:
