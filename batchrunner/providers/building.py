@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -164,7 +165,8 @@ def clean_base_url(base_url: str, *, ends: tuple[str, ...]) -> str:
         odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
     except ValueError:
         odd = True
-    if odd or "@" in parts.netloc:
+    # Blanks inside: the parser drops line ends unsaid, and the host becomes another.
+    if odd or "@" in parts.netloc or re.search(r"[\s\\]", base_url.strip()):
         # Not shown: the address may hold a password.
         raise JobError("provider.base_url: expected an address such as 'https://api.example.com', without a password")
     if parts.query or parts.fragment:

@@ -241,6 +241,7 @@ def ends() -> Iterator[Case]:
         yield case(f"{end} in a refusal", torn, failed("server", "yes"))
         done = stream(events(HI, STOP, end=""), end=end)
         yield case(f"{end} behind the last finish_reason", done, answered("hi"))
+        yield case(f"{end} behind a whole answer", plain({"content": "hi"}) | {"end": end}, answered("hi"))
     for end in ("cut", "rst"):
         first = stream(events(chunk_at(0, "A", "stop"), chunk_at(1, "B", None), end=""), end=end)
         yield case(f"{end} when one of two choices has ended", first, failed("truncated", "yes"))
