@@ -1,4 +1,7 @@
-"""Azure OpenAI: OpenAI's body on a path that names a deployment, and a key in a header of its own."""
+"""Azure OpenAI: OpenAI's body on a path that names a deployment, and a key in a header of its own.
+
+A token of Entra ID, which is a JWT, goes out as a bearer instead.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,17 @@ from batchrunner.providers.reading import Habits
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrunner.records import Endpoint
+    from batchrunner.records import Endpoint, Request
 
 NEEDED = {
     "deployment": "give the name of a deployment of yours, not of its model",
-    "api_version": "give one such as '2024-10-21'",
+    "api_version": "give one such as '2024-10-21', or 'v1'",
 }
 """The options without which there is no address, and what to do."""
+V1 = "v1"
+"""The version whose address is `/openai/v1`, where the body's model names the deployment."""
 # Not `https://openai...`: there it begins the host.
+_ENTRA = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
 _PASTED = re.compile(r"(?:(?<!/)/openai(?:/deployments(?:/[^/]+)?|/v1)?)+$")
 
 
@@ -52,14 +58,28 @@ class Azure(OpenAI):
     def headers(self, key: str | None, endpoint: Endpoint) -> dict[str, str]:
         _check_options(endpoint)
         headers = super().headers(None, endpoint)
-        if key is not None:
-            headers["api-key"] = bearer(key)
+        plain = None if key is None else bearer(key)
+        if plain is not None and _ENTRA.fullmatch(plain):
+            headers["authorization"] = f"Bearer {plain}"
+        elif plain is not None:
+            headers["api-key"] = plain
         return headers
 
+    def build(self, ask: Mapping[str, Any], endpoint: Endpoint, *, without: frozenset[str] = frozenset()) -> Request:
+        if _version(endpoint) == V1 and ask.get("model") is None:
+            ask = {**ask, "model": endpoint.options.get("deployment", "").strip()}
+        return super().build(ask, endpoint, without=without)
+
     def path_for(self, ask: Mapping[str, Any], endpoint: Endpoint) -> str:
+        if _version(endpoint) == V1:
+            return "/openai/v1/chat/completions"
         deployment = building.segment(endpoint.options.get("deployment"), "provider.deployment")
-        version = quote(endpoint.options.get("api_version", "").strip(), safe="")
+        version = quote(_version(endpoint), safe="")
         return f"/openai/deployments/{deployment}/chat/completions?api-version={version}"
+
+
+def _version(endpoint: Endpoint) -> str:
+    return endpoint.options.get("api_version", "").strip()
 
 
 def _check_options(endpoint: Endpoint) -> None:

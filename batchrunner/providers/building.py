@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -113,10 +114,10 @@ def _without(table: dict[str, Any], dotted: str) -> dict[str, Any]:
 
 
 def plain_id(value: Any) -> str | None:
-    """An id as text. A column of whole numbers with gaps arrives as floats."""
-    if value is None or isinstance(value, bool | list | dict):
+    """An id as text; None where there is none. A column of whole numbers with gaps arrives as floats."""
+    if value is None or isinstance(value, bool | list | dict) or (isinstance(value, float) and math.isnan(value)):
         return None
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip() or None
 
 
 def segment(value: Any, name: str) -> str:
@@ -164,7 +165,8 @@ def clean_base_url(base_url: str, *, ends: tuple[str, ...]) -> str:
         odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
     except ValueError:
         odd = True
-    if odd or "@" in parts.netloc:
+    # Blanks inside: the parser drops line ends unsaid, and the host becomes another.
+    if odd or "@" in parts.netloc or re.search(r"[\s\\]", base_url.strip()):
         # Not shown: the address may hold a password.
         raise JobError("provider.base_url: expected an address such as 'https://api.example.com', without a password")
     if parts.query or parts.fragment:
@@ -186,7 +188,7 @@ def number_between(body: Mapping[str, Any], name: str, low: float, high: float) 
 def at_least_one(body: Mapping[str, Any], *names: str) -> None:
     for name in names:
         value = body.get(name)
-        if isinstance(value, int | float) and (isinstance(value, bool) or not value >= 1 or value != value // 1):
+        if isinstance(value, list | dict) or (isinstance(value, int | float) and not _counts(value)):
             raise BadRow(f"{name}: expected a whole number of at least 1, got {kind_of(value)}")
 
 
@@ -196,6 +198,10 @@ def make_whole(body: dict[str, Any]) -> None:
         value = body.get(name)
         if isinstance(value, float) and value.is_integer():
             body[name] = int(value)
+
+
+def _counts(value: float) -> bool:
+    return not isinstance(value, bool) and value >= 1 and value == value // 1
 
 
 def tools_are_a_list(body: Mapping[str, Any]) -> None:

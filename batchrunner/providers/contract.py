@@ -126,7 +126,7 @@ class ProviderContract:
         assert self.provider.normalise(own) == own
         assert self.provider.normalise(f"{own}/") == own
 
-    @pytest.mark.parametrize("key", ["\u201cKEY\u201d", "K\nEY", "chav\u00e9", "two words", "  "])
+    @pytest.mark.parametrize("key", ["\u201cKEY\u201d", "K\nEY", "chav\u00e9", "two words", "  ", "Bearer "])
     def test_a_key_that_no_header_can_hold_is_refused_unseen(self, key: str) -> None:
         with pytest.raises(JobError) as refused:
             self.provider.headers(key, self.endpoint)

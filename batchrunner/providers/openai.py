@@ -102,8 +102,8 @@ class OpenAI:
 def bearer(key: str) -> str:
     """The key as it stands behind `Bearer`. Raises JobError for what no header can hold, without showing it."""
     plain = key.strip()
-    while plain.lower().startswith("bearer "):
-        plain = plain[7:].strip()
+    while (word := plain.split(maxsplit=1)) and word[0].lower() == "bearer":
+        plain = plain[len("bearer") :].strip()
     if not plain or not all("!" <= c <= "~" for c in plain):
         raise JobError("the key holds characters that no header can carry (expected visible ASCII, without spaces)")
     return plain

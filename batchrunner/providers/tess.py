@@ -44,8 +44,11 @@ class Tess(OpenAI):
     )
 
     def normalise(self, base_url: str) -> str:
-        """Also from the SDK's form, `https://api.tess.im/agents/8794/openai`, whose agent the job names on its own."""
-        url = building.clean_base_url(base_url, ends=("/chat/completions", "/openai"))
+        """Also from the SDK's form, `https://api.tess.im/agents/8794/openai`, whose agent the job names on its own.
+
+        And from that of the native endpoint beside it, which takes other requests.
+        """
+        url = building.clean_base_url(base_url, ends=("/chat/completions", "/openai", "/execute"))
         steps = urlsplit(url).path.split("/")
         if len(steps) >= 2 and steps[-2] == "agents":
             url = url[: -len("/".join(steps[-2:])) - 1]

@@ -107,7 +107,7 @@ def kind_of(start: bytes, *, labelled: bool, ended: bool) -> Literal["plain", "s
     if not text and not ended:
         return None
     if labelled:
-        return "plain" if text.startswith((b"{", b"[")) else "stream"
+        return "plain" if text.startswith((b"{", b"[", b"<")) else "stream"
     if text.startswith(_FIELDS):
         return "stream"
     return None if not ended and any(field.startswith(text) for field in _FIELDS) else "plain"

@@ -100,11 +100,19 @@ class Incoming:
         self._cut = str(error)
 
     def _may_be_whole(self) -> bool:
-        """A stream that has named a finish_reason may hold all that was paid for: whoever reads it decides."""
-        events = self._body.events if self._body is not None else None
-        return any(_FINISHED.search(event.data) for event in events or ())
+        """A stream that has named a finish_reason, or an object that has ended, may hold all that was paid for.
+
+        Whoever reads it decides.
+        """
+        if self._body is None:
+            return False
+        if self._body.events is None:
+            return _ENDED.search(self._body.content[-_TAIL_BYTES:]) is not None
+        return any(_FINISHED.search(event.data) for event in self._body.events)
 
 
+_TAIL_BYTES = 64
+_ENDED = re.compile(rb"\}\s*\Z")
 _FINISHED = re.compile(r'"finish_reason"\s*:\s*"')
 
 

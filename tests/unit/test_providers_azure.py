@@ -67,13 +67,32 @@ def test_the_key_has_a_header_of_its_own():
     assert headers == {"content-type": "application/json", "api-key": "KEY"}
 
 
+def test_a_token_of_entra_goes_out_as_a_bearer():
+    token = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2ln-_"
+
+    for given in (token, f"Bearer {token}\n"):
+        assert AZURE.headers(given, endpoint()) == {
+            "content-type": "application/json",
+            "authorization": f"Bearer {token}",
+        }
+
+
+def test_version_1_has_an_address_of_its_own_and_names_the_deployment_in_the_body():
+    at = endpoint(api_version=" v1 ")
+    plain, named = build(at), build(at, model="gpt-4o")
+
+    assert plain.path == named.path == "/openai/v1/chat/completions"
+    assert (json.loads(plain.body)["model"], json.loads(named.body)["model"]) == ("d", "gpt-4o")
+    assert plain.key != build().key
+
+
 def test_what_is_missing_is_said_at_the_start_and_all_at_once():
     with pytest.raises(JobError) as refused:
         AZURE.headers(None, Endpoint(base_url=HOST))
 
     assert list(refused.value.faults) == [
         "provider.deployment is not set, and Azure needs it; give the name of a deployment of yours, not of its model",
-        "provider.api_version is not set, and Azure needs it; give one such as '2024-10-21'",
+        "provider.api_version is not set, and Azure needs it; give one such as '2024-10-21', or 'v1'",
     ]
 
 

@@ -146,6 +146,8 @@ class TestOpenAI:
             ("max_tokens", 0),
             ("max_tokens", True),
             ("max_tokens", 1.5),
+            ("max_tokens", [5]),
+            ("n", {}),
             ("max_completion_tokens", -1),
             ("tools", "no-tools"),
         ],
@@ -187,7 +189,8 @@ class TestTess:
         assert request.path == f"/agents/{step}/openai/chat/completions"
 
     @pytest.mark.parametrize(
-        "agent", ["", ".", "..", "a/b", "a\\b", "a?b", "a#b", "a\nb", "a\x85b", "\ud83d", "9" * 129, True]
+        "agent",
+        ["", ".", "..", "a/b", "a\\b", "a?b", "a#b", "a\nb", "a\x85b", "\ud83d", "9" * 129, True, float("nan")],
     )
     def test_an_agent_that_could_lead_elsewhere_is_refused(self, agent):
         with pytest.raises(BadRow, match="agent_id: expected an id"):
@@ -235,6 +238,13 @@ class TestGateway:
 
         assert "session_id" not in body(request)
         assert request.key == build("gateway", session_id="0xabc").key != build("gateway").key
+
+    @pytest.mark.parametrize("session", ["", "  ", float("nan")])
+    def test_a_blank_session_is_none(self, session):
+        request = build("gateway", session_id=session)
+
+        assert request.session_id is None
+        assert "session_id" not in body(request)
 
     def test_one_key_carries_one_request(self):
         assert [providers.load(kind).requests_per_key for kind in providers.available()] == [None, 1, None, None, None]

@@ -72,6 +72,7 @@ def test_an_own_dialect_that_is_none_says_why(own_module, kind, words):
         ("tess", "https://tess.pareto.io/api/agents/8794/openai", "https://tess.pareto.io/api"),
         ("tess", " https://API.tess.im/agents/8794/openai/chat/completions ", "https://api.tess.im"),
         ("tess", "https://api.tess.im/agents", "https://api.tess.im"),
+        ("tess", "https://api.tess.im/agents/8794/execute", "https://api.tess.im"),
         ("gateway", "https://api.mor.org/api/v1", "https://api.mor.org"),
         ("gateway", "https://api.mor.org/api/v1/chat/completions", "https://api.mor.org"),
         ("opentools", "https://api.opentools.com/v1/", "https://api.opentools.com"),
@@ -84,7 +85,20 @@ def test_addresses_pasted_from_samples_are_normalised(kind, given, normal):
     assert providers.load(kind).normalise(given) == normal
 
 
-@pytest.mark.parametrize("given", ["api.tess.im", "ftp://x", "https://", "http://[::1", "https://x?a=1", "https://x#a"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "api.tess.im",
+        "ftp://x",
+        "https://",
+        "http://[::1",
+        "https://x?a=1",
+        "https://x#a",
+        "https://a\nb.example",
+        "https://a b.example",
+        "https://a\\\\b",
+    ],
+)
 def test_an_address_that_is_none_is_refused(given):
     with pytest.raises(JobError, match=r"provider\.base_url"):
         providers.load("openai").normalise(given)

@@ -9,8 +9,8 @@ import pytest
 
 from batchrunner import providers
 from batchrunner.errors import RequestError
-from batchrunner.providers.reading.text import storable
-from batchrunner.providers.reading.usage import read_usage, reported, tokens
+from batchrunner.providers.reading.text import storable, whole
+from batchrunner.providers.reading.usage import read_usage, reported
 from batchrunner.records import Completion, Event, Reply
 
 PROVIDER = providers.load("openai")
@@ -180,7 +180,7 @@ class TestUsage:
         + [(odd, None) for odd in (2**63, -1, 12.5, True, "1e3", "١٢", "", "9" * 20, [], float("nan"), float("inf"))],
     )
     def test_only_a_whole_count_counts(self, value, count):
-        assert tokens(value) == count
+        assert whole(value) == count
 
     def test_the_first_name_that_holds_something_counts(self):
         report = {"usage": {}, "usage_from_consumer": None, "usage_from_provider": {"prompt_tokens": 3}}

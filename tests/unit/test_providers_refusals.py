@@ -219,6 +219,13 @@ class TestMessage:
             {"input": "SECRET PROMPT"},
             {"error": {"metadata": {"flagged_input": "SECRET PROMPT"}}},
             {"error": [{"input": "SECRET PROMPT"}]},
+            {"error": {"message": [{"msg": "m", "input": "SECRET PROMPT"}]}},
+            {"error": {"message": {"detail": [{"input": {"messages": "SECRET PROMPT"}}]}}},
+            {"error": json.dumps({"detail": [{"msg": "m", "input": "SECRET PROMPT"}]})},
+            {"error": json.dumps({"e": json.dumps({"input": "SECRET PROMPT"})})},
+            {"message": "[{'msg': 'Field required', 'input': {'messages': 'SECRET PROMPT'}}]", "object": "error"},
+            {"detail": "1 error\n  Field required [type=missing, input_value={'a': 'SECRET PROMPT'}, input_type=dict]"},
+            b'{"detail":[{"loc":["body"],"msg":"m","input":"SECRET PROM',
         ],
     )
     def test_an_echoed_prompt_is_not_told(self, body):

@@ -54,7 +54,7 @@ def raw_deflate(data: bytes) -> bytes:
         (b"<html>", False, "plain"),
         (b"\xef\xbb\xbf{", True, "plain"),
         (b" [", True, "plain"),
-        (b"<html>", True, "stream"),
+        (b"<html>", True, "plain"),
         (b"da", True, "stream"),
     ],
 )

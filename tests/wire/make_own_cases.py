@@ -7,7 +7,6 @@ What is expected stands here by hand or in `STATUSES`; nothing of the package is
 
 from __future__ import annotations
 
-import base64
 import gzip
 import itertools
 import json
@@ -16,13 +15,15 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from case_forms import JSON, SSE, answered, case, chunk, events, failed, plain, stream
+from oddity_cases import oddities
+from server_cases import servers
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Case = dict[str, Any]
+    from case_forms import Case
 
-JSON = {"Content-Type": "application/json"}
-SSE = {"Content-Type": "text/event-stream"}
 PROVIDERS = ("openai", "tess", "gateway", "opentools")
 STATUSES = {
     400: ("bad_request", "no"), 401: ("auth", "abort"), 402: ("billing", "abort"), 403: ("permission", "no"),
@@ -47,39 +48,6 @@ ENVELOPES: dict[str, Any] = {
     "array": [{"error": {"message": "It went wrong.", "code": None}}],
 }
 """The shapes in which errors come."""
-
-
-def failed(error_type: str, retry: str, wait: float | str = "backoff") -> Case:
-    found: Case = {"status": "error", "error_type": error_type, "retry": retry}
-    return {**found, "wait": wait} if retry == "yes" else found
-
-
-def answered(text: str | None, *, finish_reason: str | None = "stop", usage: Any = None, **more: Any) -> Case:
-    told = {"text": text, "finish_reason": finish_reason, "usage": usage, "retry": "no"}
-    return {"status": "ok", **told, **more}
-
-
-def plain(message: Any, *, finish_reason: str | None = "stop", **more: Any) -> Case:
-    choice = {"index": 0, "message": message, "finish_reason": finish_reason}
-    return {"status": 200, "headers": JSON, "body_json": {"id": "c1", "choices": [choice], **more}}
-
-
-def chunk(delta: Any, finish_reason: str | None = None, **more: Any) -> Case:
-    return {"id": "c1", "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}], **more}
-
-
-def events(*chunks: Any, end: str = "data: [DONE]\n\n") -> str:
-    return "".join(f"data: {json.dumps(each, ensure_ascii=False)}\n\n" for each in chunks) + end
-
-
-def stream(body: str | bytes, **more: Any) -> Case:
-    raw = body.encode() if isinstance(body, str) else body
-    return {"status": 200, "headers": SSE, "body_b64": base64.b64encode(raw).decode(), **more}
-
-
-def case(title: str, reply: Case, expect: Case, **more: Any) -> Case:
-    streamed = {"stream": True} if reply["headers"].get("Content-Type") == SSE["Content-Type"] else {}
-    return {"title": title, **streamed, **more, "reply": reply, "expect": expect}
 
 
 def refusals() -> Iterator[Case]:
@@ -367,112 +335,9 @@ def lines() -> Iterator[Case]:
         yield case(f"{provider}: refused before the upload ends", early, failed("auth", "abort"), provider=provider)
 
 
-def servers() -> Iterator[Case]:
-    """The quirks of servers that look like OpenAI's, one by one."""
-    hi, done = chunk({"content": "hi"}), chunk({}, "stop")
-    answer = {"role": "assistant", "content": "hi"}
-
-    def told(status: int, error: Any, **headers: str) -> Case:
-        return {"status": status, "headers": JSON | headers, "body_json": error}
-
-    def streamed(*chunks: Any, before: str = "") -> Case:
-        return stream(before + events(*chunks))
-
-    # OpenRouter
-    yield case("OpenRouter: processing", streamed(hi, done, before=": OPENROUTER PROCESSING\n\n" * 3), answered("hi"))
-    late = {"error": {"code": 502, "message": "upstream"}}
-    yield case("OpenRouter: a number for a code, in a 200", told(200, late), failed("server", "yes"))
-    busy = {"error": {"code": 429, "message": "busy", "metadata": {"provider_name": "x"}}}
-    yield case("OpenRouter: a rate limit in a 200", told(200, busy), failed("rate_limit", "yes"))
-    cap = {"error": {"code": 402, "message": "cap", "metadata": {"limit_source": "openrouter_in_flight_budget"}}}
-    yield case("OpenRouter: an in-flight cap", told(402, cap, **{"Retry-After": "2"}), failed("rate_limit", "yes", 2.0))
-    yield case(
-        "OpenRouter: no credits", told(402, {"error": {"code": 402, "message": "no"}}), failed("billing", "abort")
-    )
-    flagged = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["x"]}}}
-    yield case("OpenRouter: moderation of one prompt", told(403, flagged), failed("permission", "no"))
-    yield case(
-        "OpenRouter: nothing on a cold start", plain({"content": ""}, finish_reason=None), failed("empty", "yes")
-    )
-    # vLLM, SGLang
-    odd = {"error": {"object": "error", "message": "boom", "type": "InternalServerError", "code": 500}}
-    yield case("vLLM: an error, then [DONE]", streamed(hi, odd), failed("server", "yes"))
-    long = "This model's maximum context length is 10 tokens."
-    bare = {"object": "error", "message": long, "type": "BadRequestError", "param": None, "code": 400}
-    yield case("vLLM: an error without a wrapper", told(400, bare), failed("context_length", "no"))
-    counted = [{**chunk({"content": c}), "usage": use(4, n)} for n, c in enumerate("hi", 1)]
-    yield case(
-        "vLLM: usage on every chunk", streamed(*counted, {**done, "usage": use(4, 2)}), answered("hi", usage=[4, 2, 6])
-    )
-    # llama.cpp
-    loading = {"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}
-    yield case("llama.cpp: loading", told(503, loading), failed("overloaded", "yes"))
-    over = {
-        "error": {
-            "code": 400,
-            "message": "too long",
-            "type": "exceed_context_size_error",
-            "n_ctx": 8,
-            "n_prompt_tokens": 9,
-        }
-    }
-    yield case("llama.cpp: beyond the context", told(400, over), failed("context_length", "no"))
-    # Ollama
-    yield case("Ollama: reasoning", streamed(chunk({"reasoning": "hm"}), hi, done), answered("hi", reasoning="hm"))
-    yield case("Ollama: counts of zero", plain(answer, usage=use(0, 0)), answered("hi", usage=[0, 0, 0]))
-    yield case(
-        "Ollama: no such model",
-        told(404, {"error": {"message": "model 'x' not found", "type": "api_error"}}),
-        failed("not_found", "abort"),
-    )
-    native = '{"model":"x","message":{"content":"hi"},"done":false}\n{"model":"x","done":true}\n'
-    yield case("Ollama: its own API", stream(native) | {"headers": JSON}, failed("malformed", "yes"))
-    # Groq
-    slow = {"error": {"message": "try again in 5.289s", "type": "tokens", "code": "rate_limit_exceeded"}}
-    yield case("Groq: tokens a minute", told(429, slow, **{"Retry-After": "6"}), failed("rate_limit", "yes", 6.0))
-    full = {"error": {"message": "full", "type": "internal_server_error", "code": "capacity_exceeded"}}
-    yield case("Groq: capacity", told(498, full), failed("overloaded", "yes"))
-    groq = {"choices": [], "x_groq": {"id": "r", "usage": use(3, 1)}}
-    yield case("Groq: usage of its own", streamed(hi, done, groq), answered("hi", usage=[3, 1, 4]))
-    # Together
-    yield case(
-        "Together: above the dynamic rate",
-        told(429, {"error": {"message": "m", "type": "dynamic_request_limited"}}),
-        failed("rate_limit", "yes"),
-    )
-    # DeepSeek
-    blank = "\n" * 40 + json.dumps({"choices": [{"index": 0, "message": answer, "finish_reason": "stop"}]})
-    yield case("DeepSeek: blank lines first", stream(blank) | {"headers": JSON}, answered("hi"))
-    yield case("DeepSeek: keep-alive", streamed(hi, done, before=": keep-alive\n\n"), answered("hi"))
-    thought = streamed(chunk({"reasoning_content": "hm"}), hi, done)
-    yield case("DeepSeek: reasoning", thought, answered("hi", reasoning="hm"))
-    yield case(
-        "DeepSeek: no balance", told(402, {"error": {"message": "Insufficient Balance"}}), failed("billing", "abort")
-    )
-    # LiteLLM
-    for word, means in [("throttling_error", ("rate_limit", "yes")), ("budget_exceeded", ("billing", "abort"))]:
-        lite = {"error": {"message": "litellm.X: upstream", "type": word, "param": "None", "code": "429"}}
-        yield case(f"LiteLLM: {word}", told(429, lite), failed(*means))
-    # Cloudflare, in front of anything
-    page = "<html><title>524: A timeout occurred</title></html>"
-    html = {"Content-Type": "text/html", "CF-RAY": "8f"}
-    for status, means in [(524, ("server", "yes")), (403, ("permission", "no"))]:
-        yield case(f"Cloudflare: {status}", {"status": status, "headers": html, "body": page}, failed(*means))
-    # FastAPI's own
-    yield case(
-        "FastAPI: no key", told(403, {"detail": "Not authenticated"}), failed("auth", "abort"), provider="gateway"
-    )
-    part = plain({"content": [{"type": "refusal", "refusal": "I cannot."}]})
-    yield case("a refusal as a part", part, answered("", refusal="I cannot."))
-
-
-def use(prompt: int, completion: int) -> dict[str, int]:
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-
-
 def main() -> None:
     groups = {"XR": refusals, "XW": words, "XH": hints, "XS": splits, "XU": usages, "XC": calls, "XT": texts,
-              "XL": lines, "XV": servers}  # fmt: skip
+              "XL": lines, "XV": servers, "XO": oddities}  # fmt: skip
     made = [{"id": f"{name}{n:02}", **each} for name, group in groups.items() for n, each in enumerate(group(), 1)]
     text = "".join(json.dumps(each) + "\n" for each in made)
     Path(__file__).with_name("own_cases.jsonl").write_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.providers.reading.text import dump_json, parse_json, storable, text_or_none
+from batchrunner.providers.reading.text import dump_json, id_text, parse_json, storable, text_or_none, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 def stored_calls(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A message's tool calls in today's form; the arguments stay the text that was sent."""
-    calls = found.get("tool_calls")
     legacy = found.get("function_call")
-    listed = [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+    listed = [call for call in listed_calls(found.get("tool_calls")) if isinstance(call, dict)]
     if not listed and isinstance(legacy, dict):
         listed = [{"function": legacy}]
     return [_stored(call) for call in listed]
+
+
+def listed_calls(calls: Any) -> list[Any]:
+    """A few servers send a single call without its list."""
+    return calls if isinstance(calls, list) else [calls] if isinstance(calls, dict) else []
 
 
 def _stored(call: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def _stored(call: Mapping[str, Any]) -> dict[str, Any]:
     if arguments is not None and not isinstance(arguments, str):
         arguments = dump_json(arguments)
     return {
-        "id": text_or_none(call.get("id")) or None,
+        "id": id_text(call.get("id")),
         "type": text_or_none(call.get("type")) or "function",
         "function": {"name": text_or_none(function.get("name")), "arguments": text_or_none(arguments) or ""},
     }
@@ -44,10 +48,12 @@ class Call:
     type: str | None = None
     name: str = ""
     arguments: list[str] = field(default_factory=list)
+    custom: bool = False
+    """A custom tool: its input is text of any form, where a function has arguments."""
 
     def extend(self, function: Mapping[str, Any]) -> None:
         self._name(function.get("name"))
-        arguments = function.get("arguments")
+        arguments = function.get("input" if self.custom else "arguments")
         if isinstance(arguments, dict | list):
             arguments = dump_json(arguments)
         if isinstance(arguments, str) and arguments:
@@ -75,8 +81,10 @@ class Call:
             return False
 
     def as_body(self) -> dict[str, Any]:
-        function = {"name": storable(self.name) or None, "arguments": storable("".join(self.arguments))}
-        return {"id": self.id, "type": self.type or "function", "function": function}
+        name, said = storable(self.name) or None, storable("".join(self.arguments))
+        if self.custom:
+            return {"id": self.id, "type": self.type or "custom", "custom": {"name": name, "input": said}}
+        return {"id": self.id, "type": self.type or "function", "function": {"name": name, "arguments": said}}
 
 
 class Calls:
@@ -90,31 +98,38 @@ class Calls:
 
     def add(self, fragments: Any) -> None:
         """Take a delta's `tool_calls`. Raises ValueError for what is no list of objects."""
-        if not isinstance(fragments, list) or not all(isinstance(fragment, dict) for fragment in fragments):
+        listed = listed_calls(fragments)
+        if not listed or not all(isinstance(fragment, dict) for fragment in listed):
             raise ValueError("tool_calls is no list of objects")
-        for position, fragment in enumerate(fragments):
-            self._add(fragment, alone=len(fragments) == 1, position=position)
+        for position, fragment in enumerate(listed):
+            self._add(fragment, alone=len(listed) == 1, position=position)
 
     def _add(self, fragment: Mapping[str, Any], *, alone: bool, position: int) -> None:
-        function = fragment.get("function")
+        custom = isinstance(fragment.get("custom"), dict)
+        function = fragment.get("custom" if custom else "function")
         function = function if isinstance(function, dict) else {}
-        index = fragment.get("index")
-        if not isinstance(index, int):
-            index = None if alone else position
-        call = self._call(text_or_none(fragment.get("id")) or None, index, function)
+        index = whole(fragment.get("index"))
+        if index is None and not alone:
+            index = position
         # An empty id or type says nothing: gateways send them with every fragment after the first.
-        call.id = call.id or text_or_none(fragment.get("id")) or None
+        call_id = id_text(fragment.get("id"))
+        call = self._call(call_id, index, function)
+        call.custom = call.custom or custom
+        call.id = call.id or call_id
         call.type = call.type or text_or_none(fragment.get("type")) or None
         call.extend(function)
 
     def _call(self, call_id: str | None, index: int | None, function: Mapping[str, Any]) -> Call:
-        """By id, else by index, else the last one; a new id under a known index begins another call."""
+        """By id, else by index, else the last one; a new id under a known index begins another call.
+
+        Unless it comes without a name: a few servers give every fragment an id of its own.
+        """
         known = [call for call in self._calls if call_id is not None and call.id == call_id]
         if known:
             return known[-1]
         same = self._calls if index is None else [call for call in self._calls if call.index == index]
         last = same[-1] if same else None
-        new_id = call_id is not None and last is not None and last.id is not None
+        new_id = call_id is not None and last is not None and last.id is not None and bool(function.get("name"))
         if last is not None and not new_id and last.continues(function):
             return last
         after = max((call.index for call in self._calls), default=-1) + 1

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.providers.reading.text import dump_json
+from batchrunner.providers.reading.text import dump_json, whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_WORD_CHARS = 60
 # Older nodes behind the gateway fold these into a 400, sometimes as JSON inside a JSON string.
-_FOLDED = re.compile(r'statusCode\\?"\s*:\s*(429|503)\b')
+_FOLDED = re.compile(r"""statusCode\\*["']\s*:\s*(?:\\*["'])?(429|503)\b""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def open_envelope(body: Any, raw: str) -> Envelope:
     words = (told.get("code"), told.get("type"), inner.get("code") if isinstance(inner, dict) else None)
     return Envelope(
         words=_words(*words, error),
-        status=_status(told.get("status")) or _status(told.get("code")),
+        status=_status(told.get("status")) or _status(told.get("code")) or _status(error),
         folded=_folded(raw),
         text=_from_object(error) if isinstance(error, dict) else _from_root(body),
     )
@@ -64,7 +64,9 @@ def _from_object(error: Mapping[str, Any]) -> str:
 
 
 def _from_root(body: Mapping[str, Any]) -> str:
-    pieces = [body[name] for name in ("error", "message") if isinstance(body.get(name), str)]
+    said = [body.get("error"), body.get("message")]
+    said = [*said[0], said[1]] if isinstance(said[0], list) else said
+    pieces = [piece for piece in said if isinstance(piece, str)]
     pieces += filter(None, (_fields(body.get("messages")), _fields(body.get("errors")), _detail(body.get("detail"))))
     return ": ".join(filter(None, pieces)) or _names(body)
 
@@ -108,9 +110,8 @@ def _words(*values: Any) -> tuple[str, ...]:
 
 
 def _status(value: Any) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) == 3:
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 300 <= value <= 599 else None
+    found = whole(value)
+    return found if found is not None and 300 <= found <= 599 else None
 
 
 def _folded(raw: str) -> int | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchrunner.errors import RequestError
-from batchrunner.providers.reading.envelope import open_envelope
+from batchrunner.providers.reading.envelope import error_in, open_envelope
 from batchrunner.providers.reading.text import MOST_CHARS, message
 from batchrunner.providers.reading.usage import read_usage, reported
 from batchrunner.providers.reading.waits import hint_s
@@ -62,10 +62,12 @@ DECISIVE: dict[str, Kind] = {
     "invalid_authentication": AUTH,
     "billing_hard_limit_reached": BILLING,
     "billing_not_active": BILLING,
+    "exceeded_current_quota_error": BILLING,
     "budget_exceeded": BILLING,
     "insufficient_balance": BILLING,
     "insufficient_credits": BILLING,
     "insufficient_quota": BILLING,
+    "insufficient_user_quota": BILLING,
     "context_length_exceeded": CONTEXT,
     "context_window_exceeded": CONTEXT,
     "exceed_context_size_error": CONTEXT,
@@ -139,7 +141,7 @@ def refusal(
     kind = classify(envelope, status, headers, habits)
     without = _without(envelope, status)
     verdict = "retry" if without else _verdict(kind, headers)
-    wait_s = hint_s(headers, body) if verdict == "retry" and not without else None
+    wait_s = hint_s(headers, error_in(body) or body) if verdict == "retry" and not without else None
     if wait_s is not None and wait_s > max_wait_s:
         verdict = "defer"
     usage = read_usage(reported(body)) if isinstance(body, dict) else read_usage(None)
@@ -187,7 +189,7 @@ def _by_words(envelope: Envelope, status: int) -> Kind | None:
     for word in envelope.words:
         if word in DECISIVE:
             return DECISIVE[word]
-    if status in (0, 400, 403) and PACE & set(envelope.words):
+    if status in (0, 400, 403, 500) and PACE & set(envelope.words):
         return RATE_LIMIT
     if status in (0, 400, 422, 500) and _CONTEXT.search(envelope.text):
         return CONTEXT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import RequestError
@@ -10,7 +11,16 @@ from batchrunner.providers.reading import stream
 from batchrunner.providers.reading.calls import stored_calls
 from batchrunner.providers.reading.envelope import error_in
 from batchrunner.providers.reading.refusal import NO_HABITS, is_success, refusal
-from batchrunner.providers.reading.text import dump_json, message, parse_json, stops_early, storable, text_or_none
+from batchrunner.providers.reading.text import (
+    dump_json,
+    id_text,
+    message,
+    parse_json,
+    stops_early,
+    storable,
+    text_or_none,
+    whole,
+)
 from batchrunner.providers.reading.usage import read_usage, reported
 from batchrunner.records import Completion
 
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
     from batchrunner.records import Reply
 
 _EXCERPT_CHARS = 200
+# In half an event: an error, or text behind a finish_reason, which some servers repeat on every chunk.
+_SAYS_MORE = re.compile(r'"error"|"(?:content|text|arguments|refusal)"\s*:\s*"[^"]')
 _REPLACED = "\ufffd"
 INVALID_UTF8 = ("invalid_utf8",)
 
@@ -39,6 +51,14 @@ def read(reply: Reply, *, max_wait_s: float, habits: Habits = NO_HABITS) -> Comp
 
 
 def _refused(reply: Reply, max_wait_s: float, habits: Habits) -> RequestError:
+    """A refusal is worth its status, however odd its body."""
+    try:
+        return _read_refusal(reply, max_wait_s, habits)
+    except (ValueError, RecursionError, OverflowError):
+        return refusal(None, "", status=reply.status, headers=reply.headers, max_wait_s=max_wait_s, habits=habits)
+
+
+def _read_refusal(reply: Reply, max_wait_s: float, habits: Habits) -> RequestError:
     raw, body = reply.body.decode("utf-8", "replace"), None
     if reply.events is not None:
         body = stream.join(reply.events).error
@@ -106,13 +126,15 @@ class _Reader:
     def _streamed(self) -> Completion:
         joined = stream.join(self.reply.events or ())
         self._refuse_error(joined.error, {"usage": joined.usage})
-        if joined.unreadable is not None:
-            found = _excerpt(joined.unreadable)
+        # Nothing tears an event that others follow.
+        unreadable = joined.unreadable or (joined.torn if self.reply.done else None)
+        if unreadable is not None:
+            found = _excerpt(unreadable)
             raise self._unread(f"a chunk of the stream cannot be read: {found!r}", "malformed", joined.usage)
         if not joined.choices:
             raise self._no_choices(joined)
-        torn_error = joined.torn is not None and '"error"' in joined.torn
-        if not self.reply.done and (torn_error or not joined.finished):
+        says_more = joined.torn is not None and _SAYS_MORE.search(joined.torn) is not None
+        if not self.reply.done and (says_more or not joined.finished):
             how = self.reply.cut or "a clean end"
             told = f"the stream ended without [DONE] and without a finish_reason ({how})"
             raise self._unread(told, "truncated", joined.usage)
@@ -142,8 +164,8 @@ class _Reader:
             tool_calls=dump_json(calls) if calls else None,
             choices=_several(choices, messages) if len(choices) > 1 else None,
             model=text_or_none(body.get("model")) or None,
-            response_id=text_or_none(body.get("id")) or None,
-            session_id=text_or_none(body.get("session_id")) or None,
+            response_id=id_text(body.get("id")),
+            session_id=id_text(body.get("session_id")),
             usage=usage,
             response=storable(response),
             warnings=warnings,
@@ -160,8 +182,8 @@ class _Reader:
             self._refuse_error(stream.error_in_choice(choice), body)
         if len(choices) == 1:
             return choices
-        indexed = [choice.get("index") for choice in choices]
-        order = [index if isinstance(index, int) else place for place, index in enumerate(indexed)]
+        indexed = [whole(choice.get("index")) for choice in choices]
+        order = [place if index is None else index for place, index in enumerate(indexed)]
         return [choices[place] for place in sorted(range(len(choices)), key=order.__getitem__)]
 
     def _refuse_error(self, error: Mapping[str, Any] | None, body: Any) -> None:

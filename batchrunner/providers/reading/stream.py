@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.providers.reading.calls import Call, Calls
 from batchrunner.providers.reading.envelope import error_in
-from batchrunner.providers.reading.text import parse_json, stops_early, storable
+from batchrunner.providers.reading.text import parse_json, stops_early, storable, whole
 from batchrunner.providers.reading.usage import reported
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class Choice:
         if isinstance(reason, str) and reason:
             self.finish_reason = reason
         delta = choice.get("delta")
-        if delta is None and not self._begun():
+        if not delta and not self._begun():
             # Some servers put a whole message into the only event.
-            delta = choice.get("message")
+            delta = choice.get("message") or delta
         if delta is None:
-            return
+            delta = {"content": choice.get("text")}
         if not isinstance(delta, dict):
             raise ValueError("delta is no object")
         if (content := delta.get("content")) is not None:
@@ -159,8 +159,8 @@ def _take_choice(joined: Joined, choice: Any, position: int) -> None:
     if error := error_in_choice(choice):
         joined.error = joined.error or error
         return
-    index = choice.get("index")
-    index = index if isinstance(index, int) else position
+    index = whole(choice.get("index"))
+    index = position if index is None else index
     if index not in joined.choices:
         joined.choices[index] = Choice(index)
     joined.choices[index].add(choice)

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 MOST_CHARS = 2_000
+_MOST = 2**63 - 1
 _MOST_LOOKED_AT = 4 * MOST_CHARS
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _SCRIPTS = re.compile(r"<(script|style)\b.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
@@ -22,6 +23,10 @@ _KEYS = re.compile(
     r"|\beyJ[\w-]{8,}\.[\w.-]+",
     re.IGNORECASE,
 )
+# pydantic's words for what it was given, as JSON, as Python writes it, and in the text of its exception:
+# servers put them into messages, and they hold the request, prompt and all. Keys of the echo may come in any order.
+_ECHO = re.compile(r"""(?:\\*["'](?:flagged_)?input\\*["']\s*:|\binput_value=).*""", re.IGNORECASE | re.DOTALL)
+_DIGITS = re.compile(r"[0-9]{1,19}")
 _HALF_A_VALUE = re.compile(r"[\w.+\\-]{0,9}")
 
 
@@ -36,9 +41,26 @@ def text_or_none(value: Any) -> str | None:
     return storable(value) if isinstance(value, str) else None
 
 
+def id_text(value: Any) -> str | None:
+    """An id as text; servers also send numbers. None for an empty one, which says nothing."""
+    return str(value) if isinstance(value, int) and whole(value) is not None else text_or_none(value) or None
+
+
+def whole(value: Any) -> int | None:
+    """A whole number from 0 to 2^63-1, also written as digits or as a whole float; else None."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    return value if isinstance(value, int) and 0 <= value <= _MOST else None
+
+
 def message(text: str) -> str:
-    """An error message as it is stored: one line, without tags and keys, capped."""
-    plain = _TAGS.sub(" ", _SCRIPTS.sub(" ", storable(text[:_MOST_LOOKED_AT])))
+    """An error message as it is stored: one line, without tags, keys and echoes of the request, capped."""
+    told = _ECHO.sub("…", storable(text[:_MOST_LOOKED_AT]))
+    plain = _TAGS.sub(" ", _SCRIPTS.sub(" ", told))
     plain = _KEYS.sub("***", _BLANKS.sub(" ", plain)).strip()
     return plain if len(plain) <= MOST_CHARS else plain[: MOST_CHARS - 1] + "…"
 

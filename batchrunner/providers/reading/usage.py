@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.providers.reading.text import whole
 from batchrunner.records import UNKNOWN_USAGE, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _HOLDERS = ("usage", "usage_from_consumer", "usage_from_provider")
-_MOST = 2**63 - 1
-_DIGITS = re.compile(r"[0-9]{1,19}")
+_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens")
 
 
 def reported(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The usage object of a reply or chunk, under the first of its names that holds one."""
+    """The usage object of a reply or chunk, under the first of its names that holds one with a count in it."""
     groq = reply.get("x_groq")
     for found in (*map(reply.get, _HOLDERS), groq.get("usage") if isinstance(groq, dict) else None):
-        if isinstance(found, dict) and any(value is not None for value in found.values()):
+        if isinstance(found, dict) and any(whole(found.get(name)) is not None for name in _COUNTS):
             return found
     return None
 
@@ -30,36 +29,25 @@ def read_usage(found: Mapping[str, Any] | None) -> Usage:
         return UNKNOWN_USAGE
     prompt = _first(found, "prompt_tokens", "input_tokens")
     completion = _first(found, "completion_tokens", "output_tokens")
-    total = tokens(found.get("total_tokens"))
+    total = whole(found.get("total_tokens"))
     if found.get("total_tokens") is None and prompt is not None and completion is not None:
-        total = tokens(prompt + completion)
+        total = whole(prompt + completion)
     cached = _detail(found, ("prompt_tokens_details", "input_tokens_details"), "cached_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=completion,
         total_tokens=total,
-        cached_tokens=tokens(found.get("prompt_cache_hit_tokens")) if cached is None else cached,
+        cached_tokens=whole(found.get("prompt_cache_hit_tokens")) if cached is None else cached,
         reasoning_tokens=_detail(found, ("completion_tokens_details", "output_tokens_details"), "reasoning_tokens"),
     )
 
 
-def tokens(value: Any) -> int | None:
-    """A whole count from 0 to 2^63-1, also written as digits or as a whole float; else None."""
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, str) and _DIGITS.fullmatch(value):
-        value = int(value)
-    return value if isinstance(value, int) and 0 <= value <= _MOST else None
-
-
 def _first(found: Mapping[str, Any], *names: str) -> int | None:
-    return next((count for name in names if (count := tokens(found.get(name))) is not None), None)
+    return next((count for name in names if (count := whole(found.get(name))) is not None), None)
 
 
 def _detail(found: Mapping[str, Any], groups: tuple[str, ...], name: str) -> int | None:
     for group in groups:
         if isinstance(details := found.get(group), dict):
-            return tokens(details.get(name))
+            return whole(details.get(name))
     return None

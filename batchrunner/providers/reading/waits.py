@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_FOR_EVER_S = 1e30
 _NUMBER = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?")
 
 
@@ -34,7 +35,7 @@ def _in_body(body: Any) -> float | None:
     for holder in (body, error if isinstance(error, dict) else {}):
         value = holder.get("retry_after")
         seconds = value if isinstance(value, int | float) and not isinstance(value, bool) else _number(value)
-        if seconds is not None and 0 < seconds < float("inf"):
+        if seconds is not None and 0 < seconds < _FOR_EVER_S:
             return float(seconds)
     return None
 
