@@ -170,7 +170,7 @@ def splits() -> Iterator[Case]:
     expect = answered(text, usage=[4, 6, 10])
     for (title, body), size in itertools.product(spellings.items(), (1, 2, 3, 7, 61)):
         yield case(f"{title} in pieces of {size}", stream(body, chunk_bytes=size), expect)
-    zipped = stream(gzip.compress(spellings["LF"].encode(), mtime=0, mtime=0), chunk_bytes=5)
+    zipped = stream(gzip.compress(spellings["LF"].encode(), mtime=0), chunk_bytes=5)
     zipped["headers"] = SSE | {"Content-Encoding": "gzip"}
     yield case("gzip in pieces of 5", zipped, expect, stream=True)
     for label in ("text/plain", "application/json", "application/octet-stream"):
@@ -293,7 +293,7 @@ def texts() -> Iterator[Case]:
         yield case(title, stream(raw) | {"headers": JSON}, answered("hi"))
     yield case("bytes that are no UTF-8", stream(body.replace(b"hi", b"h\xffi")) | {"headers": JSON},
                answered("h\ufffdi"))  # fmt: skip
-    for encoding, raw in (("gzip", gzip.compress(body, mtime=0, mtime=0)), ("deflate", zlib.compress(body)),
+    for encoding, raw in (("gzip", gzip.compress(body, mtime=0)), ("deflate", zlib.compress(body)),
                           ("identity", body)):  # fmt: skip
         headers = JSON | {"Content-Encoding": encoding}
         yield case(f"{encoding} by the byte", stream(raw, chunk_bytes=1) | {"headers": headers}, answered("hi"))
