@@ -29,6 +29,8 @@ BUCKET_BYTES = 6 * 2**20
 FROM_INPUT = ("item_id", "row", "input_file", "input_line")
 """Columns of a result that come from the input."""
 
+_TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
+_NO_TURNS = RECORD.empty_table().select(["item_id", "started_at", *_TOKENS])
 _EXTRA = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown", pa.bool_())])
 
 
@@ -46,7 +48,7 @@ class Join:
         self._folder: Path | None = None
         self._held = -1
         self._table = RECORD.empty_table()
-        self._extra = _extra_costs(view)
+        self._extra, self._turns = _extra_costs(view), _turn_tokens(view)
 
     def __enter__(self) -> Self:
         if self.bucket_rows < self.view.commit.rows:
@@ -83,7 +85,8 @@ class Join:
         rows = longs(self._extra["row"])
         start = bisect_left(rows, number * self.bucket_rows)
         stop = bisect_left(rows, (number + 1) * self.bucket_rows)
-        self._table, self._held = _with_extra_costs(table, self._extra.slice(start, stop - start)), number
+        table = _with_extra_costs(table, self._extra.slice(start, stop - start))
+        self._table, self._held = _with_turn_tokens(table, self._turns), number
 
     def _deal_out(self, folder: Path) -> None:
         for batch in self.view.outcomes(RECORD.names):
@@ -132,7 +135,7 @@ def _merge(rows: pa.RecordBatch, outcomes: pa.Table) -> pa.RecordBatch:
 
 def _extra_costs(view: View) -> pa.Table:
     """By row: what the superseded outcomes of its item cost, and whether the price of one is unknown."""
-    if view.outcomes_recorded == view.commit.rows - view.ledger.unfinished:
+    if not _has_others(view):
         return _EXTRA.empty_table()
     superseded, current = [], []
     for source in view.sources:
@@ -145,6 +148,34 @@ def _extra_costs(view: View) -> pa.Table:
     found = pa.concat_tables(current).join(by_item, "item_id", join_type="inner").sort_by("row")
     cost = pc.fill_null(found["cost_usd_sum"], 0.0)
     return pa.table({"row": found["row"], "cost_usd": cost, "unknown": found["unknown_any"]}, schema=_EXTRA)
+
+
+def _has_others(view: View) -> bool:
+    """Whether anything but the current outcomes was ever recorded."""
+    return view.outcomes_recorded != view.commit.rows - view.ledger.unfinished
+
+
+def _turn_tokens(view: View) -> pa.Table:
+    """By conversation, which its item and its start name: the tokens of its answered turns but the last."""
+    pieces = [_NO_TURNS]
+    for source in view.sources if _has_others(view) else ():
+        table = source.read([*_NO_TURNS.column_names, "status"])
+        pieces.append(table.filter(pc.equal(table["status"], "unfinished")).drop_columns(["status"]))
+    known = pc.ScalarAggregateOptions(skip_nulls=False)
+    turns = pa.concat_tables(pieces).group_by(["item_id", "started_at"])
+    return turns.aggregate([(name, "sum", known) for name in _TOKENS])
+
+
+def _with_turn_tokens(table: pa.Table, turns: pa.Table) -> pa.Table:
+    if not turns.num_rows:
+        return table
+    joined = table.select(["row", "item_id", "started_at"]).join(turns, ["item_id", "started_at"], join_type="inner")
+    at = pc.index_in(table["row"], joined["row"].combine_chunks())
+    for name in _TOKENS:
+        summed = pc.add(table[name], joined[f"{name}_sum"].take(at))
+        index = RECORD.get_field_index(name)
+        table = table.set_column(index, RECORD.field(index), pc.if_else(pc.is_valid(at), summed, table[name]))
+    return table
 
 
 def _unknown(table: pa.Table) -> pa.ChunkedArray:

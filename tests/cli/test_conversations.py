@@ -87,6 +87,9 @@ def test_each_turn_is_asked_once_the_one_before_it_is_answered(tmp_path, server)
     spent = ended.summary["prompt_tokens"] * 1e-6 + ended.summary["completion_tokens"] * 2e-6
     assert ended.summary["cost_usd"] == pytest.approx(spent)
     assert table["cost_usd"].sum() == pytest.approx(spent)
+    for name in ("prompt_tokens", "completion_tokens"):
+        assert table[name].sum() == ended.summary[name]
+        assert table[name][0] == sum(turn[name] for turn in answers[0])
 
 
 def test_without_turns_there_is_no_such_column(tmp_path, server):

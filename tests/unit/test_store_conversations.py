@@ -112,6 +112,7 @@ def test_a_conversations_cost_in_the_results_is_that_of_all_its_turns(tmp_path):
     (batch,) = results.result_batches(view_run(tmp_path), [pa.RecordBatch.from_pylist(rows)], schema=schema)
 
     assert batch["cost_usd"].to_pylist() == [2.0, 1.0]
+    assert batch["prompt_tokens"].to_pylist() == [20, 10]
     assert [text and len(json.loads(text)) for text in batch["turns"].to_pylist()] == [2, None]
 
 
