@@ -32,8 +32,10 @@ if TYPE_CHECKING:
     from batchrunner.credentials import Redactor
     from batchrunner.events import Display, Tally
     from batchrunner.limits import Budget, Estimator, Lane
+    from batchrunner.providers.base import Provider
     from batchrunner.records import Begun
     from batchrunner.runner import Sessions
+    from batchrunner.spec import TimeoutsSpec
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
     from batchrunner.worker import Asks
@@ -128,7 +130,7 @@ class Execution:
         times = job.timeouts
         clocks = Clocks(
             connect_s=times.connect_s,
-            first_byte_s=times.first_byte_s,
+            first_byte_s=first_byte_s(times, self.prepared.ready.provider),
             idle_s=times.idle_s,
             attempt_s=times.attempt_s,
         )
@@ -263,6 +265,13 @@ class Execution:
             draining=self.brakes.draining,
             notes=tuple(notes),
         )
+
+
+def first_byte_s(times: TimeoutsSpec, provider: Provider) -> float:
+    """The job's word, else the dialect's where its servers may be silent for longer than others."""
+    if "first_byte_s" in times.model_fields_set:
+        return times.first_byte_s
+    return float(getattr(provider, "first_byte_s", times.first_byte_s))
 
 
 def _literal(value: Any) -> str | None:

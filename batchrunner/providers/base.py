@@ -38,6 +38,7 @@ class Provider(Protocol):
     """How many requests one key may have in flight; None: any number.
 
     Where that, or anything else of the dialect, needs a reason, the dialect may give it in `note`, for people.
+    One whose servers may long be silent may say so in `first_byte_s`: the default of that clock, in seconds.
     """
 
     def normalise(self, base_url: str) -> str:

@@ -30,6 +30,8 @@ class Gateway(OpenAI):
     streaming = "if asked for; always with tools"
     tools = "array"
     requests_per_key = 1
+    # It waits up to 300 s for the node behind it, and opens a session first.
+    first_byte_s = 360.0
     note = (
         "one request in flight on each key: its maintainers documented that concurrent requests on one key can"
         " receive each other's answers; provider.requests_per_key lifts that, --concurrency alone does not"

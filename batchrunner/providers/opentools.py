@@ -22,6 +22,8 @@ class OpenTools(OpenAI):
     key_variable = "OPENTOOLS_API_KEY"
     streaming = "if asked for"
     tools = "array, hosted ones too"
+    # One request is a loop of up to nine model calls on the server (opentools.com/docs/api-reference/architecture).
+    first_byte_s = 600.0
 
     def normalise(self, base_url: str) -> str:
         return building.clean_base_url(base_url, ends=("/chat/completions", "/v1"))
