@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROLES = ("system", "user", "assistant")
 """Of the compatible endpoint; its documentation names no others."""
+_NO_SYSTEM = "if it is the role system that this agent does not take, put its text into the first user message"
 DOCUMENTED = frozenset({"messages", "temperature", "model", "tools", "stream"})
 
 
@@ -39,6 +40,10 @@ class Tess(OpenAI):
         signs_in_by_403=True,
         advice=(
             ("workspace", "set provider.workspace_id"),
+            # One guide says that the role system is unsupported here too; public code sends it.
+            (".role", _NO_SYSTEM),
+            ("role system", _NO_SYSTEM),
+            ("system role", _NO_SYSTEM),
             ("base_url", "the legacy host tess.pareto.io needs /api behind it, api.tess.im does not"),
         ),
     )

@@ -95,22 +95,25 @@ class Incoming:
                 self._broke(failure(error, self.attempt, where=self.where, status=self._status))
 
     def _broke(self, error: RequestError) -> None:
-        if (self._status == 0 or 200 <= self._status < 300) and not self._may_be_whole():
+        if (self._status == 0 or 200 <= self._status < 300) and not self._may_be_whole(error):
             raise error
         self._cut = str(error)
 
-    def _may_be_whole(self) -> bool:
-        """A stream that has named a finish_reason, or an object that has ended, may hold all that was paid for.
+    def _may_be_whole(self, error: RequestError) -> bool:
+        """A stream that has named a finish_reason may hold all that was paid for, and so may an object that has ended.
 
-        Whoever reads it decides.
+        Whoever reads it decides. An object that is followed by more than it may be has not ended.
         """
         if self._body is None:
             return False
         if self._body.events is None:
+            if error.error_type not in _BROKEN_OFF:
+                return False
             return _ENDED.search(self._body.content[-_TAIL_BYTES:]) is not None
         return any(_FINISHED.search(event.data) for event in self._body.events)
 
 
+_BROKEN_OFF = frozenset({"connection", "timeout"})
 _TAIL_BYTES = 64
 _ENDED = re.compile(rb"\}\s*\Z")
 _FINISHED = re.compile(r'"finish_reason"\s*:\s*"')

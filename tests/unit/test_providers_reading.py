@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -368,6 +369,15 @@ class TestToolCalls:
         assert (
             calls([fragment(index=0, id="a", name=one)], [fragment("{}", index=0, name=other)])[0][1] == "get_weather"
         )
+
+    def test_a_stream_of_nothing_but_calls_takes_time_by_its_length_only(self):
+        named = [{"id": f"c{n}", "index": n % 2, "function": {"name": "f", "arguments": "{}"}} for n in range(20_000)]
+        started_at = time.perf_counter()
+
+        found = stream(*(delta(tool_calls=[call]) for call in named), delta("tool_calls"))
+
+        assert len(json.loads(found.tool_calls or "[]")) == 20_000
+        assert time.perf_counter() - started_at < 3
 
     def test_arguments_may_come_as_an_object(self):
         assert calls([fragment({"x": [1]}, index=0, name="f")]) == [(None, "f", '{"x":[1]}')]

@@ -128,6 +128,20 @@ def test_a_page_that_is_not_there_concerns_the_whole_run():
     assert "/api" in str(error)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "Validation failed", "messages": {"messages.0.role": ["The selected role is invalid."]}},
+        {"error": "System role is not supported"},
+    ],
+)
+def test_a_role_that_an_agent_does_not_take_says_what_to_do(body):
+    error = refused(400, body, kind="tess")
+
+    assert meaning(error) == ("bad_request", "reject", "item")
+    assert "first user message" in str(error)
+
+
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize(
     "body",
@@ -281,7 +295,7 @@ class TestMessage:
     def test_a_redirect_to_nowhere_is_told_too(self, location):
         assert "never followed" in str(refused(302, location=location))
 
-    @pytest.mark.parametrize("unit", ["<", "<script ", "</", "&lt;", "sk-", "Bearer ", "1|"])
+    @pytest.mark.parametrize("unit", ["<", "<script ", "</", "&lt;", "sk-", "Bearer ", "1|", "\\", '\\"input'])
     def test_an_odd_page_takes_no_time(self, unit):
         started_at = time.perf_counter()
 

@@ -72,6 +72,14 @@ async def test_a_plain_body_called_br_is_read(server: FaultyServer) -> None:
     assert (await sent(server, packed(ANSWER, label="br"))).body == ANSWER
 
 
+async def test_a_body_that_goes_on_behind_its_object_is_no_answer(server: FaultyServer) -> None:
+    endless = {"body": b"{" + b"}" * 900, "chunk_bytes": 100, "pause_ms": 1, "framing": "chunked"}
+
+    error = await refused(server, endless, max_reply_bytes=500)
+
+    assert (error.verdict, error.error_type) == ("reject", "response_too_large")
+
+
 async def test_a_bomb_is_refused(server: FaultyServer) -> None:
     error = await refused(server, packed(gzip.compress(b" " * 40_000_000, mtime=0)))
 

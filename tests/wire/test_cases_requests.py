@@ -45,7 +45,7 @@ SCENARIOS = {
     "M18": "cli/test_scenarios.py::test_trouble_that_hits_every_request_ends_the_run_and_blames_no_item",
     "M20": "wire/test_cases_scenarios.py::test_a_success_before_a_crash_stands_in_the_table_once",
     "M21": "wire/test_cases_scenarios.py::test_a_redirect_ends_the_run_and_its_target_sees_nothing",
-    "M22": "wire/test_cases_scenarios.py::test_silent_throttling_is_met_with_growing_waits",
+    "M22": "wire/test_cases_scenarios.py::test_silent_throttling_is_met_with_growing_waits_that_no_two_lanes_share",
 }
 """Whole runs, and the tests that play them."""
 

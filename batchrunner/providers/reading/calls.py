@@ -92,6 +92,10 @@ class Calls:
 
     def __init__(self) -> None:
         self._calls: list[Call] = []
+        # A stream may hold any number of calls: looking through them all for each fragment would never end.
+        self._by_id: dict[str, Call] = {}
+        self._by_index: dict[int, Call] = {}
+        self._next = 0
 
     def __bool__(self) -> bool:
         return bool(self._calls)
@@ -115,7 +119,9 @@ class Calls:
         call_id = id_text(fragment.get("id"))
         call = self._call(call_id, index, function)
         call.custom = call.custom or custom
-        call.id = call.id or call_id
+        if call.id is None and call_id is not None:
+            call.id = call_id
+            self._by_id[call_id] = call
         call.type = call.type or text_or_none(fragment.get("type")) or None
         call.extend(function)
 
@@ -124,17 +130,18 @@ class Calls:
 
         Unless it comes without a name: a few servers give every fragment an id of its own.
         """
-        known = [call for call in self._calls if call_id is not None and call.id == call_id]
-        if known:
-            return known[-1]
-        same = self._calls if index is None else [call for call in self._calls if call.index == index]
-        last = same[-1] if same else None
+        if call_id is not None and call_id in self._by_id:
+            return self._by_id[call_id]
+        latest = self._calls[-1] if self._calls else None
+        last = latest if index is None else self._by_index.get(index)
         new_id = call_id is not None and last is not None and last.id is not None and bool(function.get("name"))
         if last is not None and not new_id and last.continues(function):
             return last
-        after = max((call.index for call in self._calls), default=-1) + 1
-        self._calls.append(Call(after if index is None else index))
-        return self._calls[-1]
+        call = Call(self._next if index is None else index)
+        self._next = max(self._next, call.index + 1)
+        self._by_index[call.index] = call
+        self._calls.append(call)
+        return call
 
     def as_body(self) -> list[dict[str, Any]]:
         return [call.as_body() for call in sorted(self._calls, key=lambda call: call.index)]

@@ -24,8 +24,8 @@ _KEYS = re.compile(
     re.IGNORECASE,
 )
 # pydantic's words for what it was given, as JSON, as Python writes it, and in the text of its exception:
-# servers put them into messages, and they hold the request, prompt and all. Keys of the echo may come in any order.
-_ECHO = re.compile(r"""(?:\\*["'](?:flagged_)?input\\*["']\s*:|\binput_value=).*""", re.IGNORECASE | re.DOTALL)
+# servers put them into messages, and they hold the request, prompt and all. What stands behind is lost with them.
+_ECHO = re.compile(r"""(?:["'](?:flagged_)?input\\{0,9}["']\s*:|\binput_value=).*""", re.IGNORECASE | re.DOTALL)
 _DIGITS = re.compile(r"[0-9]{1,19}")
 _HALF_A_VALUE = re.compile(r"[\w.+\\-]{0,9}")
 
