@@ -27,6 +27,8 @@ class Requests:
     begun: Mapping[str, Begun]
     settings: Settings
     _refused_fields: set[str] = field(default_factory=set)
+    _expired: set[str] = field(default_factory=set)
+    """Sessions that the server does not know any more."""
 
     def make(self, trip: Trip) -> None:
         """Give the trip its request, unless it has the right one already. Raises BadRow."""
@@ -39,6 +41,9 @@ class Requests:
             raise BadRow(item.fault)
         trip.without = self._left_out(trip)
         request = self._request(trip, self.asks)
+        if request.session_id in self._expired:
+            trip.without |= {"session_id"}
+            request = self._request(trip, self.asks)
         goes_on = self._go_on(trip, request.key)
         if self.resend is not None:
             request = dataclasses.replace(self._request(trip, self.resend), key=request.key)
@@ -75,15 +80,18 @@ class Requests:
         return " with ".join(names) or None
 
     def drop(self, trip: Trip, field_name: str) -> bool:
-        """Leave a refused field out: a session for this item, another one for all. False: it was not sent."""
-        sent = trip.request is not None and (field_name != "session_id" or trip.request.session_id is not None)
-        if not sent or field_name in trip.without:
+        """Leave a refused field out from here on, a session's name in its session. False: it was not sent."""
+        request = trip.request
+        if request is None or field_name in trip.without:
             return False
-        if field_name == "session_id":
-            trip.request = None
-            trip.without |= {field_name}
-        else:
+        if field_name != "session_id":
             self._refused_fields.add(field_name)
+            return True
+        if request.session_id is None:
+            return False
+        self._expired.add(request.session_id)
+        trip.request = None
+        trip.without |= {field_name}
         return True
 
     def changes(self, trip: Trip) -> str | None:

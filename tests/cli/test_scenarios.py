@@ -117,6 +117,10 @@ def test_a_session_that_the_gateway_does_not_know_is_dropped_then_retried(tmp_pa
 
     assert ended.summary["items"]["succeeded"] == 3, ended.err
     assert server.max_in_flight == 1
+    # Told once, all items of the session know.
+    assert len(server.seen) == 4
+    changes = pl.read_parquet(ended.summary["results"])["sent_changes"]
+    assert set(changes) == {"without session_id"}
 
 
 @pytest.mark.parametrize(
