@@ -25,8 +25,8 @@ class Access(Protocol):
     async def line(self) -> Line:
         """The line to send on, once there is a key for it. Raises RequestError."""
 
-    def accepted(self) -> None:
-        """A request came through."""
+    def accepted(self, line: Line) -> None:
+        """A request came through on `line`."""
 
     async def renewed(self, refused: Line) -> bool:
         """Whether there is another key than the one that was refused. Raises RequestError."""
@@ -87,7 +87,7 @@ def signed(send: Send) -> Call:
                     str(error), verdict="retry", error_type="auth", wait_s=0.0, status=error.status
                 ) from error
             raise
-        access.accepted()
+        access.accepted(line)
         return answer
 
     return call

@@ -43,7 +43,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
     ready = prepared.ready
     grants = [credential.grant for credential in ready.credentials]
     redactor = Redactor(credential.key for credential in ready.credentials)
-    redactor.learn(*(grant.client_secret for grant in grants if grant is not None))
+    redactor.learn(*(secret for grant in grants if grant is not None for secret in grant.secrets))
     with ExitStack() as stack:
         emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor))
         check_target(run.directory / RESULTS, run_id=run.run_id)

@@ -6,22 +6,21 @@ go over the same wire, with the same clocks, proxy and authorities, as everythin
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote_plus, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from batchrunner.credentials.secret import Grant, Secret
+from batchrunner.credentials.secret import Grant, Redactor, Secret
 from batchrunner.errors import RequestError
 
 if TYPE_CHECKING:
-    from batchrunner.errors import ErrorType
     from batchrunner.records import Reply
 
 _SENDABLE = re.compile(r"[!-~]+")
 _MOST_CHARS = 300
+_PASSING = frozenset({408, 425, 429})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +37,18 @@ class Form:
 
     origin: str
     path: str
-    headers: dict[str, str]
-    body: bytes
+    headers: dict[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 def token_form(grant: Grant) -> Form:
     """The request for a token. Client id and secret are encoded as RFC 6749 section 2.3.1 has it."""
     fields = {"grant_type": "client_credentials", "scope": grant.scope, "audience": grant.audience}
     headers = {"content-type": "application/x-www-form-urlencoded"}
-    client = grant.client_id, grant.client_secret.reveal()
     if grant.auth_method == "client_secret_basic":
-        pair = ":".join(map(quote_plus, client))
-        headers["authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
+        headers["authorization"] = f"Basic {grant.basic.reveal()}"
     else:
-        fields |= dict(zip(("client_id", "client_secret"), client, strict=True))
+        fields |= {"client_id": grant.client_id, "client_secret": grant.client_secret.reveal()}
     url = urlsplit(grant.token_url)
     return Form(
         origin=f"{url.scheme}://{url.netloc}",
@@ -64,19 +61,20 @@ def token_form(grant: Grant) -> Form:
 def read_token(grant: Grant, reply: Reply) -> Token:
     """The token in a reply. Raises RequestError: abort where the client is refused, retry for other trouble."""
     told = _object(reply)
-    if reply.status == 429 or reply.status >= 500:
-        raise _trouble(grant, f"answered {reply.status}", "server", reply)
+    if reply.status in _PASSING or reply.status >= 500:
+        raise _trouble(grant, f"answered {reply.status}", reply)
     if not 200 <= reply.status < 300 or told.get("error"):
         raise RequestError(
-            f"the token endpoint {grant.host} refused the client: {_why(told, reply)}; correct provider.oauth2",
+            f"the token endpoint {grant.host} refused the client: {_why(grant, told, reply)}; correct provider.oauth2",
             verdict="abort",
             error_type="auth",
             scope="run",
             status=reply.status,
         )
     token, kind = told.get("access_token"), told.get("token_type", "bearer")
-    if not isinstance(token, str) or not _SENDABLE.fullmatch(token) or str(kind).lower() != "bearer":
-        raise _trouble(grant, "gave no bearer token that a header can carry", "malformed", reply)
+    # Some gateways call the type `BearerToken`.
+    if not isinstance(token, str) or not _SENDABLE.fullmatch(token) or not str(kind).lower().startswith("bearer"):
+        raise _trouble(grant, "gave no access_token of type 'bearer' that a header can carry", reply)
     return Token(secret=Secret(token), lifetime_s=_seconds(told.get("expires_in")))
 
 
@@ -88,14 +86,17 @@ def _object(reply: Reply) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _why(told: dict[str, Any], reply: Reply) -> str:
-    words = [str(told[name]) for name in ("error", "error_description") if isinstance(told.get(name), str)]
-    return ": ".join(words)[:_MOST_CHARS] or f"status {reply.status}"
+def _why(grant: Grant, told: dict[str, Any], reply: Reply) -> str:
+    """The endpoint's words in one line. Without our secrets before it is cut, which might cut one of them."""
+    words = [told[name] for name in ("error", "error_description") if isinstance(told.get(name), str)]
+    line = " ".join(": ".join(words).encode("utf-8", "replace").decode().split())
+    return Redactor(grant.secrets)(line)[:_MOST_CHARS] or f"status {reply.status}"
 
 
-def _trouble(grant: Grant, what: str, error_type: ErrorType, reply: Reply) -> RequestError:
+def _trouble(grant: Grant, what: str, reply: Reply) -> RequestError:
+    # Never `malformed`, which would blame the item: nothing was asked for it yet, and nothing billed.
     return RequestError(
-        f"the token endpoint {grant.host} {what}", verdict="retry", error_type=error_type, status=reply.status
+        f"the token endpoint {grant.host} {what}", verdict="retry", error_type="server", status=reply.status
     )
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 import stat
 import subprocess
+import time
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,12 +19,14 @@ from batchrunner.errors import JobError
 from batchrunner.spec import KEY_REFERENCE, is_key_reference
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from batchrunner.spec import OAuth2Spec
 
 _WHERE_TO_SET = "looked for it in the environment; set it there or in an --env-file"
 _NO_PROFILE = "cron and systemd do not read a shell profile"
+_CHECK_S = 0.1
+"""How soon a command that nobody waits for any more is ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,8 +70,14 @@ def resolve(
     return _told_apart(credentials)
 
 
-def _looked_up(reference: str, *, base: Path, environ: Mapping[str, str], timeout_s: float) -> Credential:
-    credential = _credential(_found(reference, base=base, environ=environ, timeout_s=timeout_s))
+def _go_on() -> None:
+    """Nobody gives up looking."""
+
+
+def _looked_up(
+    reference: str, *, base: Path, environ: Mapping[str, str], timeout_s: float, check: Callable[[], None] = _go_on
+) -> Credential:
+    credential = _credential(_found(reference, base=base, environ=environ, timeout_s=timeout_s, check=check))
     if reference.startswith("env:"):
         return credential  # What a process was started with does not change.
     again = partial(_looked_up, reference, base=base, environ=environ, timeout_s=timeout_s)
@@ -124,7 +133,9 @@ def _default(variable: str, base_url: str, public_base_url: str | None, environ:
     )
 
 
-def _found(reference: str, *, base: Path, environ: Mapping[str, str], timeout_s: float) -> _Found:
+def _found(
+    reference: str, *, base: Path, environ: Mapping[str, str], timeout_s: float, check: Callable[[], None] = _go_on
+) -> _Found:
     if not is_key_reference(reference) or reference == "none":
         raise JobError(f"expected {KEY_REFERENCE}, got something else (not shown); a literal key is refused")
     kind, _, rest = reference.partition(":")
@@ -132,7 +143,7 @@ def _found(reference: str, *, base: Path, environ: Mapping[str, str], timeout_s:
         return _from_environment(rest, environ)
     if kind == "file":
         return _from_file(reference, base / Path(rest.strip()).expanduser())
-    return _from_command(rest, base=base, environ=environ, timeout_s=timeout_s)
+    return _from_command(rest, base=base, environ=environ, timeout_s=timeout_s, check=check)
 
 
 def _from_environment(name: str, environ: Mapping[str, str]) -> _Found:
@@ -154,7 +165,9 @@ def _from_file(reference: str, path: Path) -> _Found:
     return _Found(text=text, source=reference, warnings=(warning,) if readable else ())
 
 
-def _from_command(line: str, *, base: Path, environ: Mapping[str, str], timeout_s: float) -> _Found:
+def _from_command(
+    line: str, *, base: Path, environ: Mapping[str, str], timeout_s: float, check: Callable[[], None]
+) -> _Found:
     """What a command prints. It runs without a shell; its own complaints go to stderr as they are."""
     try:
         command = shlex.split(line)
@@ -162,20 +175,39 @@ def _from_command(line: str, *, base: Path, environ: Mapping[str, str], timeout_
         raise JobError(f"command:...: {str(error).lower()}") from None
     source = f"command:{command[0]}" if command else "command:..."
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=timeout_s, cwd=base, env=dict(environ)
-        )
+        status, printed = _run(command, base=base, environ=environ, timeout_s=timeout_s, check=check)
     except subprocess.TimeoutExpired:
         raise JobError(f"{source} printed no key within {timeout_s:g} s") from None
     except (OSError, ValueError, IndexError) as error:
         said = error.strerror if isinstance(error, OSError) and error.strerror else "no command"
         raise JobError(f"{source} cannot be run: {said.lower()}") from None
-    if done.returncode:
-        raise JobError(f"{source} ended with exit status {done.returncode}")
-    text = done.stdout.decode("utf-8", "replace")
+    if status:
+        raise JobError(f"{source} ended with exit status {status}")
+    text = printed.decode("utf-8", "replace")
     if not text.strip():
         raise JobError(f"{source} printed nothing; expected a key")
     return _Found(text=text, source=source)
+
+
+def _run(
+    command: list[str], *, base: Path, environ: Mapping[str, str], timeout_s: float, check: Callable[[], None]
+) -> tuple[int, bytes]:
+    """Exit status and output of a command, which is killed when `check` raises or its time is over."""
+    until = time.monotonic() + timeout_s
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, cwd=base, env=dict(environ)
+    ) as process:
+        try:
+            while True:
+                try:
+                    printed, _ = process.communicate(timeout=min(_CHECK_S, max(0.0, until - time.monotonic())))
+                    return process.returncode, printed
+                except subprocess.TimeoutExpired:
+                    check()
+                    if time.monotonic() >= until:
+                        raise
+        finally:
+            process.kill()
 
 
 def _credential(found: _Found) -> Credential:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 _MASK = "***"
+_BEARER = re.compile(r"(?<=\bbearer)\s+[^\s\"',;<>]+", re.IGNORECASE)
 
 
 class Secret:
@@ -57,6 +59,17 @@ class Grant:
     def host(self) -> str:
         return urlsplit(self.token_url).netloc
 
+    @property
+    def basic(self) -> Secret:
+        """Client id and secret as a header has them (RFC 6749 section 2.3.1)."""
+        pair = ":".join(map(quote_plus, (self.client_id, self.client_secret.reveal())))
+        return Secret(base64.b64encode(pair.encode()).decode())
+
+    @property
+    def secrets(self) -> tuple[Secret, Secret]:
+        """What must stand in no text: an endpoint may echo the one or the other."""
+        return self.client_secret, self.basic
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
@@ -68,8 +81,11 @@ class Credential:
     label: str
     """For messages and lanes; no two credentials of a job share one."""
     warnings: tuple[str, ...] = ()
-    again: Callable[[], Credential] | None = None
-    """Looks the key up once more, which may take a while: whoever keeps it may have changed it. Raises JobError."""
+    again: Callable[..., Credential] | None = None
+    """Looks the key up once more: whoever keeps it may have changed it. Raises JobError.
+
+    It may take a while, and calls `check` meanwhile, which may raise to give it up.
+    """
     grant: Grant | None = None
     """How to be given a key that does not last; there is no `key` then."""
 
@@ -82,22 +98,26 @@ class Redactor:
     """Takes keys out of texts: the exact values, as they stand in addresses and JSON too, and any `Bearer …`."""
 
     def __init__(self, secrets: Iterable[Secret | None]) -> None:
-        self._values: set[str] = set()
+        self._exact: dict[str, re.Pattern[str]] = {}
         self.learn(*secrets)
 
     def learn(self, *secrets: Secret | None) -> None:
         """Take these out of texts, too, from now on."""
-        self._values |= {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
-        exact = [re.escape(value) for value in sorted(self._values, key=len, reverse=True)]
-        self._pattern = re.compile("|".join([*exact, r"(?<=\bbearer)\s+[^\s\"',;<>]+"]), re.IGNORECASE)
+        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
+        # One pattern each: a pattern of all would be compiled anew for every token of a long run.
+        new = {value: re.compile(re.escape(value), re.IGNORECASE) for value in spellings - self._exact.keys()}
+        self._exact = dict(sorted({**self._exact, **new}.items(), key=lambda pair: len(pair[0]), reverse=True))
 
     def __call__(self, text: str) -> str:
         """The same text without secrets."""
-        return self._pattern.sub(lambda found: f" {_MASK}" if found[0][0].isspace() else _MASK, text)
+        for pattern in self._exact.values():
+            text = pattern.sub(_MASK, text)
+        return _BEARER.sub(f" {_MASK}", text)
 
 
 def _spellings(key: str) -> set[str]:
     """The forms in which a server may echo a key. A text under six characters is no secret, but common words."""
     halves = [part for part in key.split("|") if len(part) >= 20]
-    forms = {form for part in (key, *halves) for form in (part, quote(part, safe=""), json.dumps(part)[1:-1])}
+    parts = (key, *halves)
+    forms = {form for part in parts for form in (part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1])}
     return {form for form in forms if len(form) >= 6}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.request import getproxies_environment, proxy_bypass
@@ -37,8 +37,8 @@ class Line:
     where: str
     """Host and port, for messages."""
     address: Callable[[str], httpx.URL]
-    plain: Headers
-    stream: Headers
+    plain: Headers = field(repr=False)
+    stream: Headers = field(repr=False)
     proxy: str | None = None
 
     def outgoing(self, request: Request, progress: Progress) -> httpx.Request:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import signal
 import sys
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 import pytest
-from driving import batchrunner, prompts, write_rows
+from driving import batchrunner, finish, prompts, start, write_rows
 from faulty_server import completion, serve_in_thread
 
 if TYPE_CHECKING:
@@ -275,6 +276,24 @@ def test_a_command_is_run_again_when_its_key_is_refused(tmp_path, server):
 
     assert ended.code == 0, ended.err
     assert (tmp_path / "count").read_text() == "2"
+
+
+def test_a_command_that_hangs_does_not_hold_up_the_end_of_a_run(tmp_path, server):
+    script = tmp_path / "command.py"
+    script.write_text(
+        "import pathlib, time\np = pathlib.Path('hangs')\nif p.exists():\n    time.sleep(40)\n"
+        "p.touch()\nprint('sk-canary-0123456789')\n"
+    )
+    server.default = REFUSED
+    path = job(tmp_path, server.url, 5, api_key=f'"command:{sys.executable} {script}"')
+    process = start("run", path, "--grace", "0.2s", "--json")
+    while len(server.seen) < 3:
+        time.sleep(0.02)
+    signalled = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+
+    assert finish(process).code == 143
+    assert time.monotonic() - signalled < 10
 
 
 @pytest.mark.parametrize("changed", [False, True])

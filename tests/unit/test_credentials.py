@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import shlex
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -380,3 +381,15 @@ def test_an_environment_file_that_is_missing_or_open_to_all_is_a_fault(tmp_path)
     file.write_text("A=1")
     file.chmod(0o666)
     assert "everyone can write to it (mode 0666)" in faults_of(lambda: read_env_file(file))[0]
+
+
+def test_many_tokens_of_a_long_run_are_learnt_without_a_halt():
+    """A day of five-minute tokens: each is learnt inside the event loop."""
+    redact = Redactor([])
+    tokens = [f"{number:04d}" + "x" * 1_000 for number in range(288)]
+    began = time.process_time()
+    for token in tokens:
+        redact.learn(Secret(token))
+
+    assert time.process_time() - began < 5
+    assert redact(f"a {tokens[0]} b {tokens[-1].upper()}") == "a *** b ***"
