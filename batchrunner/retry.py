@@ -67,8 +67,8 @@ class _Enough(stop_base):
         if error.error_type == "rate_limit":
             return False
         if error.error_type == "auth":
-            # The key was changed for it: so it deserves one more, however few are allowed.
-            return state.attempt_number >= max(self.attempts, 2)
+            # The key was changed for it, which is no fault of the item's: it deserves one more.
+            return state.attempt_number > self.attempts
         unreadable = error.error_type in UNREADABLE and state.kwargs["unreadable"] > MOST_UNREADABLE
         return unreadable or state.attempt_number >= self.attempts
 

@@ -6,12 +6,14 @@ import json
 import random
 import time
 from collections import Counter
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from driving import api, batchrunner, finish, start, write_rows
+from faulty_server import completion, serve_in_thread
 
 TURNS = ["Name a colour.", "Another one.", "Which is darker?"]
 
@@ -128,7 +130,7 @@ def test_turns_may_be_a_list_column_of_parquet(tmp_path, server):
 
 def test_answered_turns_survive_kills_and_are_never_bought_again(tmp_path):
     """SIGKILL again and again: at the server, at most what was in flight is answered twice."""
-    count, concurrency, kills, chance = 24, 6, 4, random.Random(3)
+    count, concurrency, kills, chance = 18, 6, 3, random.Random(3)
     rows = write_rows(tmp_path / "rows.jsonl", talks(count))
     with api(tmp_path / "api.jsonl", latency=0.1) as server:
         words = openai_words(rows, server.openai, "--concurrency", concurrency)
@@ -149,20 +151,27 @@ def test_answered_turns_survive_kills_and_are_never_bought_again(tmp_path):
 
 
 def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", talks(10))
-    with api(tmp_path / "api.jsonl", latency=0, error_rate=0.2) as flaky:
-        words = openai_words(rows, flaky.openai, "--set", "retry.attempts=1", "--concurrency", 8, "--json")
+    rows = write_rows(tmp_path / "rows.jsonl", talks(4))
+    broken = True
+
+    def answer(seen: Any) -> Any:
+        second = sum(message["role"] == "user" for message in seen.json()["messages"]) == 2
+        return {"status": 500, "body": ""} if broken and second else completion(seen)
+
+    with serve_in_thread() as server:
+        server.default = answer
+        words = openai_words(rows, f"{server.url}/v1", "--set", "retry.attempts=1", "--concurrency", 8, "--json")
         first = batchrunner(*words)
         table = pl.read_parquet(first.summary["results"])
-        while batchrunner(*words).code != 0:
-            pass
-        answered = flaky.answered()
+        broken = False
+        second = batchrunner(*words)
+        asked = [len(seen.json()["messages"]) for seen in server.seen]
 
-    assert first.code == 4
-    kept = table.filter((pl.col("status") == "exhausted") & pl.col("turns").is_not_null())
-    assert len(kept) > 0
-    assert len(answered) == 3 * 10
-    assert set(answered.values()) == {1}
+    assert (first.code, second.code) == (4, 0)
+    assert set(table["status"]) == {"exhausted"}
+    assert [len(json.loads(text)) for text in table["turns"]] == [1] * 4
+    # Messages sent: system and one, then three turns of talk; the first turn is bought once.
+    assert Counter(asked) == {2: 4, 4: 8, 6: 4}
 
 
 def test_a_redo_asks_all_turns_anew(tmp_path, server):

@@ -114,7 +114,7 @@ def check_a_cut(stream: tuple[bytes, bool], cut: str | None, place: int, step: i
         assert same(part, whole)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=90, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(stream=streams(), cut=CUTS, place=st.integers(0, 10**6), step=st.integers(1, 400))
 def test_a_stream_cut_anywhere_is_the_whole_answer_or_worth_another_attempt(stream, cut, place, step):
     check_a_cut(stream, cut, place, step)
@@ -215,7 +215,7 @@ def check_any_bytes(raw: bytes, status: int, headers: dict[str, str], kind: str,
         assert 200 <= status < 300
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=180, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     raw=BYTES,
     status=st.sampled_from([200, 200, 200, 201, 204, 301, 400, 401, 403, 404, 413, 422, 429, 500, 503, 999]),

@@ -38,7 +38,7 @@ def ours(raw: bytes, cuts: list[int]) -> list[tuple[str, str]]:
     return [(event.name, event.data) for event in events]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     lines=st.lists(st.tuples(LINES, ENDS), max_size=25),
     cuts=st.lists(st.integers(0, 2_000), max_size=8),
