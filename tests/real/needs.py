@@ -6,13 +6,14 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def lacking(what: str, how: str) -> None:
+def lacking(what: str, how: str) -> NoReturn:
     said = f"{what} is not installed; {how}"
     if os.environ.get("CI"):
         pytest.fail(said)
@@ -25,7 +26,6 @@ def llmock() -> str:
     found = str(local) if local.exists() else shutil.which("llmock")
     if found is None:
         lacking("llmock", "npm install --prefix .node @copilotkit/aimock")
-    assert found is not None
     return found
 
 
