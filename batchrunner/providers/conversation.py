@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Completion, Endpoint, Request
 
 _NOTHING: frozenset[str] = frozenset()
-_OWN = ("turns", "conversation")
+_OWN = frozenset({"conversation", "turns"})
 """What is said of items and never to a dialect."""
 
 
@@ -32,7 +32,7 @@ def build(
     An answer is what `assistant` makes of one. The key is the item's: the same for all of its turns.
     """
     turns = ask.get("turns")
-    plain = {name: value for name, value in ask.items() if name not in _OWN}
+    plain = ask if _OWN.isdisjoint(ask) else {name: value for name, value in ask.items() if name not in _OWN}
     if not turns:
         return provider.build(plain, endpoint, without=without)
     opening = [*plain["messages"], turns[0]]

@@ -217,3 +217,25 @@ async def test_a_key_that_cannot_change_is_what_it_is():
 
     assert access.current() == "a"
     assert not await access.renewed("a")  # type: ignore[arg-type]
+
+
+async def test_five_hundred_at_once_over_three_lifetimes_fetch_exactly_three():
+    """By a clock of its own, so exactly: nobody is handed a token that has ended, or is about to."""
+    keys = Keys("a", "b", "c", "d", lifetime_s=100.0)
+    access, given = keys.access(), set()
+
+    for second in range(0, 280, 5):
+        keys.now = float(second)
+        handed = set(await together(500, lambda: _line_of(access)))
+        given |= {(second, key) for key in handed}
+        assert len(handed) == 1
+
+    first = {key: min(second for second, handed in given if handed == key) for _, key in given}
+    last = {key: max(second for second, handed in given if handed == key) for _, key in given}
+    assert keys.fetches == 3
+    assert sorted(first) == ["a", "b", "c"]
+    assert all(last[key] - first[key] < 95 for key in first)
+
+
+async def _line_of(access: Access) -> Any:
+    return access.current() or await access.line()

@@ -319,7 +319,7 @@ def test_a_key_does_not_travel_unencrypted_to_another_machine(url):
 
 
 def test_https_may_carry_a_key():
-    refuse_plain_http("https://api.tess.im", allow_http=False)
+    assert refuse_plain_http("https://api.tess.im", allow_http=False) is None  # type: ignore[func-returns-value]
 
 
 @pytest.mark.parametrize(
