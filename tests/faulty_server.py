@@ -5,9 +5,10 @@ A reply is a mapping in the form of the wire cases: `status`, `headers`, one of 
 
 - `normal`: framed correctly; `cut`: closed before the end that the frame announced
 - `close`: no length, the end of the connection is the end of the body; `rst`: reset in the middle
-- `hang`: head and body, then silence; `drip_forever`: the body again and again, `pause_ms` apart
+- `hang`: head and body, then silence; `drip_forever`: the body again and again, `pause_ms` apart, or `again` for ever
 - `no_reply`: read the request, close; `early`: answer and close without reading the request's body
-- `raw`: `raw` (text or bytes) word for word, then close; with `"keep": true` the connection stays open
+- `raw`: `raw` (text or bytes) word for word, then close; with `"keep": true` the connection stays open, with
+  `"rst": true` it is reset; with `again` that follows for ever, `pause_ms` apart
 - `refused`: nobody listens for `pause_ms` (300 unless told)
 
 `framing` (`length`, `chunked`, `close`) overrides how the body's end is told.
@@ -303,17 +304,14 @@ async def answer(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.Str
     if end == "no_reply":
         return False
     if end == "raw":
-        raw = reply["raw"]
-        writer.write(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
-        await writer.drain()
-        return bool(reply.get("keep"))
+        return await _answer_raw(reply, reader, writer)
     body, framing = body_of(reply), framing_of(reply)
     if reply.get("early_hints"):
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
     writer.write(head_of(reply, framing=framing, size=len(body) + SHORT_BY * (end in {"cut", "rst", "hang"})))
     await _send(writer, body, reply, chunked=framing == "chunked")
     if end == "drip_forever":
-        await _drip(reader, writer, body, reply)
+        await _drip(reader, writer, reply["again"].encode() if "again" in reply else body, reply, chunked=True)
     elif end == "hang":
         await reader.read(1)
     elif end == "rst":
@@ -322,6 +320,17 @@ async def answer(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.Str
         writer.write(b"0\r\n\r\n")
     await writer.drain()
     return end == "normal" and framing != "close" and not closes(reply)
+
+
+async def _answer_raw(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    raw = reply["raw"]
+    writer.write(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
+    await writer.drain()
+    if "again" in reply:
+        await _drip(reader, writer, reply["again"].encode("latin-1"), reply, chunked=False)
+    if reply.get("rst"):
+        _reset(writer)
+    return bool(reply.get("keep"))
 
 
 def closes(reply: Reply) -> bool:
@@ -377,12 +386,15 @@ async def _send(writer: asyncio.StreamWriter, body: bytes, reply: Reply, *, chun
             await asyncio.sleep(reply.get("pause_ms", 0) / 1000)
 
 
-async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes, reply: Reply) -> None:
+async def _drip(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes, reply: Reply, *, chunked: bool
+) -> None:
+    """Send `body` for ever: until the client closes."""
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(reader.read(1), reply.get("pause_ms", 100) / 1000)
             return
-        await _send(writer, body, {**reply, "pause_ms": 0}, chunked=True)
+        await _send(writer, body, {**reply, "pause_ms": 0}, chunked=chunked)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

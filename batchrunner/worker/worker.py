@@ -13,7 +13,7 @@ from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, Req
 from batchrunner.limits.budget import NOTHING, Reservation
 from batchrunner.providers import conversation
 from batchrunner.records import Outcome, Usage
-from batchrunner.retry import MOST_UNREADABLE, Backoff
+from batchrunner.retry import MOST_UNREADABLE, Backoff, unreadable
 from batchrunner.worker.outcomes import Outcomes
 from batchrunner.worker.requests import Requests
 from batchrunner.worker.trip import Answered, Later, Trip, Unfinished
@@ -130,8 +130,7 @@ class Worker:
     def _book_failure(self, trip: Trip, error: RequestError, *, was_down: bool) -> Reservation:
         if error.went_out:
             trip.possibly_billed += 1
-        if error.error_type in ("malformed", "truncated"):
-            trip.unreadable += 1
+        trip.unreadable += unreadable(error)
         if error.error_type != "rate_limit" and not was_down:
             trip.failures += 1
         if error.prompt_tokens is None and error.completion_tokens is None:
