@@ -83,6 +83,8 @@ class FaultyServer:
         self.replies = Replies(self._heed_refusal)
         self.replies_by_url: dict[str, Reply] = {}
         """Substring of the path to the reply that every such request gets; goes before the queue."""
+        self.at_connect: deque[str] = deque()
+        """What the next connections meet before a byte of theirs is read: `close`, `rst`, `hang` or `garbage`."""
         self.default: Reply | Callable[[Seen], Reply] = completion
         """What a request gets when nothing else is set."""
         self.latency_s = 0.0
@@ -171,6 +173,9 @@ class FaultyServer:
         self._heed_refusal()
 
     async def _serve(self, connection: socket.socket, number: int) -> None:
+        if self.at_connect:
+            await self._spoil(connection, self.at_connect.popleft())
+            return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = asyncio.StreamReader(limit=2**24)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -189,6 +194,15 @@ class FaultyServer:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    async def _spoil(self, connection: socket.socket, how: str) -> None:
+        with connection:
+            if how == "garbage":
+                await self._loop.sock_sendall(connection, b"SSH-2.0-OpenSSH_9.6\r\n")
+            elif how == "hang":
+                await self._loop.create_future()  # until the server ends
+            elif how == "rst":
+                _lose_at_close(connection)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         """Take one request and answer it. Whether the connection may carry another."""
@@ -398,6 +412,10 @@ async def _drip(
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    _lose_at_close(writer.get_extra_info("socket"))
     writer.transport.abort()
+
+
+def _lose_at_close(sock: Any) -> None:
+    """Make the end of a connection a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

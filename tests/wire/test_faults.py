@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 FORMS: dict[str, Mapping[str, Any]] = {"json": plain("hi, there"), "sse": streamed("hi, there")}
 ATTEMPTS, UNREADABLE = 4, 3
 """`retry.attempts` here; how often a 200 that was cut or cannot be read goes out."""
-CLOCK_S, ATTEMPT_S = 0.25, 0.4
+CLOCK_S, ATTEMPT_S = 0.3, 0.5
 SHORT = Clocks(first_byte_s=CLOCK_S, idle_s=CLOCK_S, attempt_s=ATTEMPT_S)
 LONG = Clocks(first_byte_s=10, idle_s=10, attempt_s=10, error_body_s=CLOCK_S)
 WAIT_S, LATE_S = 0.1, 3.0
