@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import gzip
 import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from faulty_server import body_of, plain, streamed
+from driving import batchrunner, write_rows
+from faulty_server import body_of, completion, plain, serve_in_thread, streamed
 from wire_play import playing
 
 from batchrunner.transport import Clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-    from faulty_server import FaultyServer
+    from driving import Ended
+    from faulty_server import FaultyServer, Seen
 
     from batchrunner.records import Outcome
 
     Reply = dict[str, Any]
-
-pytestmark = pytest.mark.anyio
 
 FORMS: dict[str, Mapping[str, Any]] = {"json": plain("hi, there"), "sse": streamed("hi, there")}
 ATTEMPTS, UNREADABLE = 4, 3
@@ -158,6 +160,7 @@ async def outcome_of(server: FaultyServer, form: str, fault: Fault) -> Outcome:
     return outcome
 
 
+@pytest.mark.anyio
 @every_fault
 @in_both_forms
 async def test_a_fault_that_is_met_once_costs_one_more_trip(server: FaultyServer, form: str, name: str) -> None:
@@ -170,6 +173,7 @@ async def test_a_fault_that_is_met_once_costs_one_more_trip(server: FaultyServer
     assert (len(server.seen), outcome.attempts, outcome.possibly_billed) == (2, 2, fault.billed)
 
 
+@pytest.mark.anyio
 @every_fault
 @in_both_forms
 async def test_a_fault_that_never_ends_exhausts_the_item(server: FaultyServer, form: str, name: str) -> None:
@@ -182,3 +186,49 @@ async def test_a_fault_that_never_ends_exhausts_the_item(server: FaultyServer, f
     assert (len(server.seen), outcome.attempts) == (fault.goes_out, fault.goes_out)
     assert outcome.possibly_billed == fault.billed * fault.goes_out
     assert outcome.text is None
+
+
+def run_over_all(tmp_path: Path, *, for_ever: bool) -> tuple[FaultyServer, Ended]:
+    """A whole run of one good item, and one for each fault in each form on a lane of its own; two trips at most."""
+    asked = [(name, form) for name in FAULTS for form in FORMS]
+    rows = [{"id": f"{name}, {form}", "model": f"{name}, {form}", "stream": form == "sse"} for name, form in asked]
+    rows = [{"prompt": "hi", **row} for row in [{"id": "good", "model": "good"}, *rows]]
+    met: Counter[str] = Counter()
+
+    def answer(seen: Seen) -> Reply:
+        model = seen.json()["model"]
+        met[model] += 1
+        if model == "good" or (met[model] > 1 and not for_ever):
+            return dict(completion(seen))
+        name, form = model.rsplit(", ", 1)
+        return FAULTS[name].reply(form)
+
+    told = {"timeouts.first_byte_s": 1.5, "timeouts.idle_s": 1.5, "timeouts.attempt_s": 3, "retry.attempts": 2}
+    settings = {**told, "limits.per": "model"}
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    with serve_in_thread() as server:
+        server.default = answer
+        path = write_rows(tmp_path / "rows.jsonl", rows)
+        ended = batchrunner("run", path, "--provider", "openai", "--base-url", server.url, "--json", *words)
+    return server, ended
+
+
+def test_a_run_that_meets_each_fault_once_finishes(tmp_path: Path) -> None:
+    server, ended = run_over_all(tmp_path, for_ever=False)
+
+    count, billed = 2 * len(FAULTS), 2 * sum(fault.billed for fault in FAULTS.values())
+    assert (ended.code, ended.summary["items"]["succeeded"]) == (0, count + 1), ended.err
+    assert len(server.seen) == ended.summary["now"]["sent"] == 2 * count + 1
+    assert ended.summary["possibly_billed"] == billed
+
+
+def test_a_run_that_meets_nothing_but_faults_ends_and_can_be_run_again(tmp_path: Path) -> None:
+    server, ended = run_over_all(tmp_path, for_ever=True)
+
+    count, billed = 2 * len(FAULTS), 2 * sum(fault.billed for fault in FAULTS.values())
+    types = Counter(fault.error_type for fault in FAULTS.values() for _ in FORMS)
+    assert (ended.code, ended.summary["items"]["exhausted"]) == (4, count), ended.err
+    assert (ended.summary["items"]["succeeded"], ended.summary["retryable"]) == (1, True)
+    assert {kind: facts["count"] for kind, facts in ended.summary["failed_by_type"].items()} == types
+    assert len(server.seen) == 2 * count + 1
+    assert ended.summary["possibly_billed"] == 2 * billed
