@@ -69,6 +69,26 @@ async def test_a_switch_of_protocols_is_no_answer(server: FaultyServer, form: st
     assert len(server.seen) == ATTEMPTS
 
 
+# Redirects
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 305, 307, 308])
+@in_both_forms
+async def test_a_redirect_ends_the_run_and_its_target_sees_nothing(
+    server: FaultyServer, form: str, status: int
+) -> None:
+    async with FaultyServer() as other:
+        away = {"Location": f"{other.url}/steal", "Refresh": f"0; url={other.url}", "Alt-Svc": f'h2=":{other.port}"'}
+        server.default = {**FORMS[form], "status": status, "headers": {**FORMS[form]["headers"], **away}}
+        async with playing(server.url, concurrency=8) as play:
+            await play.run(20, stream=form == "sse")
+
+        assert other.connections == 0
+    assert isinstance(play.brakes.cause, ProviderRefused)
+    assert play.outcomes == []
+    assert len(server.seen) <= 3
+
+
 # Before there is a connection
 
 
