@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.signals import Signals
 from batchrunner.spec import NO_FAILURES
 
 if TYPE_CHECKING:
@@ -43,3 +44,4 @@ class Invocation:
     ways_out: tuple[str, ...] = ()
     """What to do when settled items would be bought again, ready to be pasted."""
     call: Mapping[str, Any] = field(default_factory=dict)
+    signals: Signals = field(default_factory=Signals)

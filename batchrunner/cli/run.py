@@ -43,8 +43,10 @@ def command(target: str, **given: Any) -> int:
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
     from batchrunner.cli.memory import keep_small
+    from batchrunner.signals import Signals
 
+    signals = Signals().install()
     keep_small()
     from batchrunner.cli.running import run_job
 
-    return run_job(target, given)
+    return run_job(target, given, signals)

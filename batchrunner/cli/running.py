@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Redo
+    from batchrunner.signals import Signals
 
 ONCE = ("--fresh", "--accept-change")
 """Said once: not part of the command that goes on."""
 
 
-def run_job(target: str, given: Mapping[str, Any]) -> int:
+def run_job(target: str, given: Mapping[str, Any], signals: Signals) -> int:
     """Run TARGET by the given options. Returns the exit code, having printed the last line."""
-    return run_asked(load_job(target, given), target, given)
+    return run_asked(load_job(target, given), target, given, signals)
 
 
-def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo | None = None) -> int:
+def run_asked(
+    asked: Asked, target: str, given: Mapping[str, Any], signals: Signals, *, redo: Redo | None = None
+) -> int:
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
     invocation = Invocation(
@@ -51,6 +54,7 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo
         command=_command(target),
         ways_out=_ways_out(target, given),
         call={"target": _from_anywhere(target), "given": _kept(given)},
+        signals=signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
