@@ -17,13 +17,13 @@ from batchrunner.assemble.execute import Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
-from batchrunner.assemble.table import RESULTS, publish_results
+from batchrunner.assemble.table import publish_results
 from batchrunner.credentials import Redactor
 from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.runner import Sessions
-from batchrunner.store import begun, check_target, totals, view_run
+from batchrunner.store import RESULTS, begun, check_target, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ _NUMBERS = struct.Struct("<IQ")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 RECORD_BYTES = _RECORD.size
 
-_WAY_OUT = "restore it from a backup, or begin anew beside it with --fresh"
+WAY_OUT = "restore it from a backup, or run again with --salvage: what cannot be read is asked again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,4 +166,4 @@ def _checksum(payload: bytes | memoryview, sequence: int, seed: int) -> int:
 
 def damage(where: str, offset: int, what: str) -> RunError:
     """The refusal of a journal that cannot be what was written."""
-    return RunError(f"{where} at byte {offset}: {what}; {_WAY_OUT}")
+    return RunError(f"{where} at byte {offset}: {what}; {WAY_OUT}")

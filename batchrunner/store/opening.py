@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batchrunner.errors import RunError
 from batchrunner.store import chain, commits, files, lock
 from batchrunner.store.commits import Commit
+from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.journal import SegmentFiles
 from batchrunner.store.manifest import read_manifest
 from batchrunner.store.run import Run
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from batchrunner.store.lock import Lock
 
 FOLDERS = ("commits", "journal", "parts")
-
-_RESTORE = "restore it from a backup, or begin anew with --fresh"
 
 
 def open_run(
@@ -79,7 +78,7 @@ def _recover(directory: Path, held: Lock, mode: int) -> Run:
         commit = _first_commit(directory)
     segments = SegmentFiles(directory / "journal", commit.run_id)
     survey = chain.survey(segments, after=commit.folded_through)
-    _check_fits(directory, commit, survey)
+    check_fits(directory, commit, survey)
     for folder in (directory, *(directory / name for name in FOLDERS)):
         files.discard_partials(folder)
     _discard_unnamed(directory / "parts", commit)
@@ -92,20 +91,20 @@ def _recover(directory: Path, held: Lock, mode: int) -> Run:
 def _first_commit(directory: Path) -> Commit:
     """What stands before the first commit: nothing. Raises RunError when something does."""
     for path in (*(directory / "journal").glob("*.log"), *(directory / "parts").glob("*.parquet")):
-        raise RunError(f"{directory / 'commits'}: no commit, but {path.name} is there; {_RESTORE}")
+        raise RunError(f"{directory / 'commits'}: no commit, but {path.name} is there; {WAY_OUT}")
     return Commit(run_id=secrets.token_hex(16), number=0, epoch=0, input={}, asked={}, rows=0)
 
 
-def _check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
+def check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
     """Refuse what only a lost commit explains, rather than throw away what it named."""
     known = max(commit.folded_through, survey.tail.sequence)
     lost = f"commits/{commit.number:06d}.json is not the last one there was"
     for path in _unnamed(directory / "parts", commit):
         last = path.stem.rpartition("-")[2]
         if path.stem[:1].isdigit() and int(last) > known:
-            raise RunError(f"{path}: {lost}: no commit names this part; {_RESTORE}")
+            raise RunError(f"{path}: {lost}: no commit names this part; {WAY_OUT}")
     if any(closed.epoch > commit.epoch for closed in survey.closed):
-        raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {_RESTORE}")
+        raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {WAY_OUT}")
 
 
 def _unnamed(folder: Path, commit: Commit) -> list[Path]:

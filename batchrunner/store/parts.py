@@ -17,6 +17,7 @@ from batchrunner.errors import RunError
 from batchrunner.schema import PART, RECORD
 from batchrunner.store import files
 from batchrunner.store.commits import Part
+from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.ledger import BAD_ROW
 
 if TYPE_CHECKING:
@@ -111,10 +112,10 @@ def plain_bytes(path: Path) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path}: {_reason(error)}; restore it from a backup, or begin anew with --fresh") from error
+        raise RunError(f"{path}: {reason(error)}; {WAY_OUT}") from error
 
 
 def codes(table: pa.Table) -> pa.Array:
@@ -175,7 +176,11 @@ def _encodable(value: Any) -> Any:
 def _to_parquet(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink, compression="zstd", use_dictionary=[name for name in _FEW_VALUES if name in table.column_names]
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=[name for name in _FEW_VALUES if name in table.column_names],
+        write_page_checksum=True,
     )
     return sink.getvalue()
 
@@ -185,13 +190,16 @@ def _check_rows(path: Path, rows: int) -> None:
         found = pq.read_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
         files.discard(path)
-        raise OSError(errno.EIO, f"written, but cannot be read back ({_reason(error)})", str(path)) from error
+        raise OSError(errno.EIO, f"written, but cannot be read back ({reason(error)})", str(path)) from error
     if found != rows:
         files.discard(path)
         raise OSError(errno.EIO, f"{rows} outcomes written, {found} read back", str(path))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong with a file, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return "missing"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0].rstrip(".") if str(error) else "damaged"
