@@ -35,6 +35,7 @@ class Invocation:
     strict: bool = False
     fresh: bool = False
     accept_change: bool = False
+    salvage: bool = False
     wait_lock_s: float = 0.0
     grace_s: float = 25.0
     patient: bool = False

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble import Redo
     from batchrunner.signals import Signals
 
-ONCE = ("--fresh", "--accept-change")
+ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
 
 
@@ -46,6 +46,7 @@ def run_asked(
         strict=bool(given.get("strict")),
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
+        salvage=bool(given.get("salvage")),
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
         patient=_stderr_is_terminal(),

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from batchrunner.errors import RunError
-from batchrunner.schema import PART, RECORD
+from batchrunner.schema import RECORD
 from batchrunner.store import chain, commits, opening, parts
 from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.joining import FROM_INPUT, Join
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from batchrunner.store.commits import Commit, Part
+    from batchrunner.store.commits import Commit
     from batchrunner.store.view import Source
 
 _MADE_ANEW = "remove it and give the same command again: results are made anew, nothing is bought"
@@ -75,22 +74,6 @@ def check_run(directory: Path) -> Report:
     return report
 
 
-def check_part(folder: Path, part: Part) -> None:
-    """Read a part whole. Raises RunError unless it is what its commit says."""
-    path = folder / part.name
-    table = parts.read(path, PART.names)
-    numbers = pc.min_max(table["sequence"]).as_py()
-    said = (part.size_bytes, part.rows, part.first_sequence, part.last_sequence)
-    found = (path.stat().st_size, table.num_rows, numbers["min"], numbers["max"])
-    for what, one, other in zip(("bytes", "outcomes", "as first number", "as last number"), said, found, strict=True):
-        if one != other:
-            raise RunError(f"{path}: {other} {what}, its commit says {one}; {WAY_OUT}")
-    if len(pc.unique(table["sequence"])) != table.num_rows:
-        raise RunError(f"{path}: outcomes with the same number; {WAY_OUT}")
-    if pc.unique(table["epoch"]).to_pylist() != [part.epoch]:
-        raise RunError(f"{path}: outcomes of another epoch than {part.epoch}; {WAY_OUT}")
-
-
 def _check(directory: Path) -> Report:
     report = Report()
     commit = commits.latest(directory / "commits")
@@ -98,10 +81,10 @@ def _check(directory: Path) -> Report:
         raise RunError(f"{directory}: no run here; see that the path is right")
     report.parts, report.rows = len(commit.parts), commit.rows
     with report.noting():
-        commits.check_all(directory / "commits")
+        report.faults += [f"{path}: damaged; {WAY_OUT}" for path in commits.damaged(directory / "commits")]
     for part in commit.parts:
         with report.noting():
-            check_part(directory / "parts", part)
+            parts.check(directory / "parts", part)
     with report.noting():
         sources = _journal(directory, commit, report)
         if not report.faults:

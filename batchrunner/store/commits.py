@@ -13,14 +13,13 @@ import orjson
 
 from batchrunner.errors import RunError
 from batchrunner.store import files
-from batchrunner.store.framing import WAY_OUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 FORMAT = 1
-_WAY_BACK = "restore it from a backup, or begin anew with --fresh"
+WAY_BACK = "restore it from a backup, or begin anew with --fresh"
 KEPT = 8
 """How many commits stay for people to look back at."""
 
@@ -79,17 +78,19 @@ def latest(directory: Path) -> Commit | None:
         if commit is not None and commit.number == number:
             return replace(commit, newest=numbers[-1])
     if numbers:
-        raise RunError(f"{directory}: none of {len(numbers)} commits is valid; {_WAY_BACK}")
+        raise RunError(f"{directory}: none of {len(numbers)} commits is valid; {WAY_BACK}")
     return None
 
 
-def check_all(directory: Path) -> None:
-    """Raise RunError for a commit that cannot be read, although an earlier one may serve in its place."""
+def damaged(directory: Path) -> list[Path]:
+    """Commits that cannot be read, although another may serve in their place."""
+    found = []
     for number in _numbers(directory):
         path = _path(directory, number)
         commit = _unpack(path.read_bytes(), path)
         if commit is None or commit.number != number:
-            raise RunError(f"{path}: damaged; {WAY_OUT}")
+            found.append(path)
+    return found
 
 
 def publish(directory: Path, commit: Commit, mode: int) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from batchrunner.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAGIC = b"\x89brlog\r\n"
 VERSION = 1
@@ -122,6 +122,25 @@ def scan(data: bytes, header: Header, *, where: str, end: End | None = None) -> 
     if end is None and _next_valid(data, offset, seed) is not None:
         raise damage(where, offset, "damaged record with valid ones behind it")
     return Scan(payloads=payloads, end=found, torn_bytes=limit - offset)
+
+
+def salvage_records(data: bytes, *, run_id: str, segment: int) -> Iterator[tuple[int, bytes]]:
+    """Every record of a damaged segment that can be read, with its sequence, wherever it lies."""
+    view, seed, offset = memoryview(data), _seed(run_id, segment), 0
+    while (found := _next_valid(data, offset, seed)) is not None:
+        record = _record_at(view, found, seed)
+        assert record is not None
+        sequence, payload = record
+        yield sequence, bytes(payload)
+        offset = found + RECORD_BYTES + len(payload)
+
+
+def salvage_epoch(data: bytes) -> int | None:
+    """The epoch that a segment's header names; None where the header is damaged."""
+    whole = len(data) >= HEADER_BYTES
+    if not whole or (zlib.crc32(data[: _HEADER.size]),) != _CHECKSUM.unpack_from(data, _HEADER.size):
+        return None
+    return int(_HEADER.unpack_from(data)[4])
 
 
 def _valid_records(data: bytes, after: int, seed: int, where: str) -> tuple[list[memoryview], int, int]:

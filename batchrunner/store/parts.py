@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchrunner.records import Outcome
+    from batchrunner.store.commits import Commit
 
 _TIMES = [field.name for field in RECORD if pa.types.is_timestamp(field.type)]
 _JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in RECORD])
@@ -72,13 +73,18 @@ def write(directory: Path, table: pa.Table, mode: int) -> Part:
     numbers = pc.min_max(table["sequence"]).as_py()
     name = f"{numbers['min']:012d}-{numbers['max']:012d}.parquet"
     order = pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])
+    return _part(name, table, write_table(directory / name, table.take(order), mode))
+
+
+def _part(name: str, table: pa.Table, size_bytes: int) -> Part:
+    numbers = pc.min_max(table["sequence"]).as_py()
     return Part(
         name=name,
         rows=table.num_rows,
         first_sequence=numbers["min"],
         last_sequence=numbers["max"],
-        epoch=table["epoch"][0].as_py(),
-        size_bytes=write_table(directory / name, table.take(order), mode),
+        epoch=pc.max(table["epoch"]).as_py(),
+        size_bytes=size_bytes,
     )
 
 
@@ -100,6 +106,36 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     for name in set(columns) - set(table.column_names):  # A part from before there was such a column.
         table = table.append_column(name, pa.nulls(table.num_rows, PART.field(name).type))
     return table.select(columns)
+
+
+def describe(path: Path) -> Part:
+    """A part by its file alone. Raises RunError unless it is a part, and whole."""
+    part = _part(path.name, read(path, ["sequence", "epoch"]), path.stat().st_size)
+    check(path.parent, part)
+    return part
+
+
+def check(folder: Path, part: Part) -> None:
+    """Read a part whole. Raises RunError unless it is what its commit says."""
+    path = folder / part.name
+    table = read(path, PART.names)
+    numbers = pc.min_max(table["sequence"]).as_py()
+    said = (part.size_bytes, part.rows, part.first_sequence, part.last_sequence)
+    found = (path.stat().st_size, table.num_rows, numbers["min"], numbers["max"])
+    for what, one, other in zip(("bytes", "outcomes", "as first number", "as last number"), said, found, strict=True):
+        if one != other:
+            raise RunError(f"{path}: {other} {what}, its commit says {one}; {WAY_OUT}")
+    if len(pc.unique(table["sequence"])) != table.num_rows:
+        raise RunError(f"{path}: outcomes with the same number; {WAY_OUT}")
+    if pc.unique(table["epoch"]).to_pylist() != [part.epoch]:
+        raise RunError(f"{path}: outcomes of another epoch than {part.epoch}; {WAY_OUT}")
+
+
+def unnamed(folder: Path, commit: Commit) -> list[Path]:
+    """Our files beside those that the commit names: leftovers, or those of a commit that was lost."""
+    named = {commit.carried, *(part.name for part in commit.parts)}
+    ours = (*folder.glob("[0-9]*-[0-9]*.parquet"), *folder.glob("carried-[0-9]*.parquet"))
+    return sorted(path for path in ours if path.name not in named)
 
 
 def plain_bytes(path: Path) -> int:
