@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Sequence
 
 Verdict = Literal["retry", "reject", "defer", "abort"]
@@ -125,6 +126,6 @@ class RequestError(BatchrunnerError):
 class Interrupted(BatchrunnerError):
     """A signal asked the run to end; 128 and the signal's number is the exit code."""
 
-    def __init__(self, name: str, number: int) -> None:
-        super().__init__(f"interrupted by {name}")
+    def __init__(self, number: signal.Signals, when: str = "") -> None:
+        super().__init__(f"interrupted by {number.name}{when}")
         self.exit_code = 128 + number

@@ -51,13 +51,15 @@ def environment(**more: str) -> dict[str, str]:
     return {**plain, "PYTHONWARNINGS": "error::ResourceWarning", **more}
 
 
-def start(*words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def start(
+    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+) -> subprocess.Popen[str]:
     """A command of ours as a child process with pipes."""
     return subprocess.Popen(
         [*COMMAND, *map(str, words)],
         cwd=cwd,
         env=environment(**(env or {})),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

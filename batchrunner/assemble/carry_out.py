@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import time
 import traceback
 from contextlib import ExitStack, contextmanager
@@ -14,17 +13,17 @@ from batchrunner import templates
 from batchrunner.assemble.channels import Channels
 from batchrunner.assemble.ending import Items, Told, judge, summary
 from batchrunner.assemble.epochs import take_up
-from batchrunner.assemble.execute import SIGNALS, Execution, Manner
+from batchrunner.assemble.execute import Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
-from batchrunner.assemble.table import RESULTS, publish_results
+from batchrunner.assemble.table import publish_results
 from batchrunner.credentials import Redactor
 from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.runner import Sessions
-from batchrunner.store import begun, check_target, totals, view_run
+from batchrunner.store import RESULTS, begun, check_target, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             channels=_channels(prepared, selection, redactor),
             tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
             manner=Manner(grace_s=invocation.grace_s, patient=invocation.patient, simulate=invocation.simulate),
+            signals=invocation.signals,
             display=display,
             emit=emit,
             redactor=redactor,
@@ -77,7 +77,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         )
         execution.tally.listen(lambda outcome: _log_failure(emit, outcome))
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
-        with _unhurried(), _bugs_logged(emit):
+        with _bugs_logged(emit):
             if cause is None:
                 cause = anyio.run(execution, backend_options={"use_uvloop": True})
             return _conclude(execution, cause, invocation, selection, chronicle, settled)
@@ -91,26 +91,6 @@ def _bugs_logged(emit: Emit) -> Iterator[None]:
     except Exception:
         emit("bug_met", traceback=traceback.format_exc())
         raise
-
-
-@contextmanager
-def _unhurried() -> Iterator[None]:
-    """While what was bought is put in order, the first signal is let pass; the next one does what it always does.
-
-    The event loop hears signals itself while it runs; this is for the moments around it.
-    """
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-
-    def let_pass(number: int, frame: object) -> None:
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in SIGNALS:
-        signal.signal(number, let_pass)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _selection(prepared: Prepared, invocation: Invocation) -> Selection:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+import itertools
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,8 @@ from batchrunner.transport import Clocks, Wire
 from batchrunner.worker import Settings, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    import signal
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from anyio.abc import TaskGroup
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from batchrunner.providers.base import Provider
     from batchrunner.records import Begun
     from batchrunner.runner import Sessions
+    from batchrunner.signals import Signals
     from batchrunner.spec import TimeoutsSpec
     from batchrunner.store import Run
     from batchrunner.telemetry import Emit
@@ -42,13 +44,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 2.0
 SIMULATED_LATENCY_S = 0.4
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-THIRD_SIGNAL = 3
-
-
-def heeded() -> list[signal.Signals]:
-    """The signals that end a run, but those that whoever started us has switched off, as nohup does."""
-    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +68,7 @@ class Execution:
     channels: Channels
     tally: Tally
     manner: Manner
+    signals: Signals
     display: Display
     emit: Emit
     redactor: Redactor
@@ -84,7 +80,6 @@ class Execution:
     sent_changes: str | None = None
     runner: Runner = field(init=False)
     brakes: Brakes = field(init=False)
-    signals: int = 0
 
     async def __call__(self) -> BaseException | None:
         """Run to the end. Returns why it ended early, None when every item was given its chance."""
@@ -92,13 +87,13 @@ class Execution:
         try:
             async with AsyncExitStack() as stack:
                 # Outermost, so that a second signal while everything closes is heard and kills nothing.
-                received = stack.enter_context(anyio.open_signal_receiver(*heeded()))
+                signalled = stack.enter_context(self._signalled())
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
                 writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
-                group.start_soon(self._obey_signals, received)
+                group.start_soon(self._obey_signals, signalled)
                 group.start_soon(self._keep_deadline)
                 group.start_soon(self._show)
                 group.start_soon(self._beat)
@@ -172,23 +167,29 @@ class Execution:
 
     # Beside the run
 
-    async def _obey_signals(self, received: AsyncIterator[signal.Signals]) -> None:
-        """The first signal drains, the second stops, the third dies."""
+    @contextmanager
+    def _signalled(self) -> Iterator[anyio.Semaphore]:
+        """A semaphore that every signal releases. (anyio's own receiver leaves the signals at their defaults.)"""
+        loop, signalled = asyncio.get_running_loop(), anyio.Semaphore(0)
+        with self.signals.listening(lambda: loop.call_soon_threadsafe(signalled.release)):
+            yield signalled
+
+    async def _obey_signals(self, signalled: anyio.Semaphore) -> None:
+        """The first signal drains, the second stops."""
         async with create_task_group() as group:
-            async for number in received:
-                self.signals += 1
-                self.emit("signal_received", signal=signal.Signals(number).name, count=self.signals)
-                if self.signals == 1:
+            for count in itertools.count(1):
+                await signalled.acquire()
+                number = self.signals.heard[count - 1]
+                self.emit("signal_received", signal=number.name, count=count)
+                if count == 1:
                     self._drain(number, group)
-                elif self.signals == THIRD_SIGNAL:
-                    os._exit(128 + number)
                 else:
                     self.brakes.stop()
 
-    def _drain(self, number: int, group: TaskGroup) -> None:
+    def _drain(self, number: signal.Signals, group: TaskGroup) -> None:
         in_flight, oldest_s = len(self.runner.in_flight), self.oldest_s()
-        self.brakes.drain(Interrupted(signal.Signals(number).name, number))
-        patient = self.manner.patient and number == signal.SIGINT
+        self.brakes.drain(Interrupted(number))
+        patient = self.manner.patient and number.name == "SIGINT"
         if patient and in_flight:
             self.display.say(
                 f"Draining {in_flight} in flight (oldest {oldest_s:.0f} s). "

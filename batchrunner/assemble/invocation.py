@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchrunner.signals import Signals
 from batchrunner.spec import NO_FAILURES
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Invocation:
     strict: bool = False
     fresh: bool = False
     accept_change: bool = False
+    salvage: bool = False
     wait_lock_s: float = 0.0
     grace_s: float = 25.0
     patient: bool = False
@@ -43,3 +45,4 @@ class Invocation:
     ways_out: tuple[str, ...] = ()
     """What to do when settled items would be bought again, ready to be pasted."""
     call: Mapping[str, Any] = field(default_factory=dict)
+    signals: Signals = field(default_factory=Signals)

@@ -37,7 +37,7 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
         display.say(f"waiting for the process that holds {directory}, {invocation.wait_lock_s:g} s at most")
     if invocation.fresh and (directory / "commits").exists():
         _begin_anew(job, invocation, environ, display)
-    with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode) as held:
+    with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode, salvage=invocation.salvage) as held:
         prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
         return carry_out(held, prepared, invocation, display)
 

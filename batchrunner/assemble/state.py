@@ -56,9 +56,8 @@ class Chronicle:
 
     def recovered(self) -> dict[str, Any]:
         found = self.run.recovered
-        return (
-            {"recovered": found.outcomes, "torn_bytes": found.torn_bytes} if found.outcomes or found.torn_bytes else {}
-        )
+        facts = {"recovered": found.outcomes, "torn_bytes": found.torn_bytes, "lost": list(found.lost)}
+        return {name: fact for name, fact in facts.items() if fact}
 
     def notes(self) -> list[str]:
         """What a person should know of the life before this one."""
@@ -69,6 +68,7 @@ class Chronicle:
                 f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
                 f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
             )
+        notes += [f"salvaged: {sentence}" for sentence in found.lost]
         if found.torn_bytes:
             notes.append(f"{found.torn_bytes:,} bytes of a record that was being written were cut")
         return notes

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from batchrunner.assemble.prepare import Prepared
 
-RESULTS = "results.parquet"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Carry:
@@ -80,7 +78,7 @@ def carry_of(prepared: Prepared) -> Carry:
 def publish_results(run: store.Run, prepared: Prepared, selection: Selection) -> Path:
     """Put results.parquet in place, unless the one that is there says the same already. Raises StoreError."""
     job, checked = prepared.ready.job, prepared.checked
-    target, carried = run.directory / RESULTS, carry_of(prepared)
+    target, carried = run.directory / store.RESULTS, carry_of(prepared)
     marks = {
         "job": job.name,
         "version": __version__,

@@ -19,7 +19,9 @@ from batchrunner.errors import BatchrunnerError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("run", "plan", "status", "show", "redo", "export", "simulator", "providers", "init")
+COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "simulator", "providers", "init")
+HELPS = (11, 14, 15, 16, 129, 130, 143)
+"""Exit codes after which the same command gets further."""
 
 
 class Lazy(click.Group):
@@ -113,7 +115,7 @@ def _fatal(words: list[str], code: int, reason: str) -> int:
         import json
 
         with contextlib.suppress(OSError):
-            click.echo(json.dumps({"type": "fatal", "exit": code, "reason": reason, "retryable": code in (11, 15)}))
+            click.echo(json.dumps({"type": "fatal", "exit": code, "reason": reason, "retryable": code in HELPS}))
     return code
 
 

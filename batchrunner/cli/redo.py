@@ -38,8 +38,10 @@ def command(run: str, where: str, changes: tuple[str, ...], **given: Any) -> int
       batchrunner redo jobs/eval.toml --where "error_type = 'content_filter'" --set request.model=gpt-4o
     """
     from batchrunner.cli.memory import keep_small
+    from batchrunner.signals import Signals
 
+    signals = Signals().install()
     keep_small()
     from batchrunner.cli.redoing import redo
 
-    return redo(run, where, changes, given)
+    return redo(run, where, changes, given, signals)

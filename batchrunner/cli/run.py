@@ -17,6 +17,7 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
 @click.option("--strict", is_flag=True, help="A bad row is a fault of the input: exit 2, nothing sent.")
 @click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")
 @click.option("--accept-change", is_flag=True, help="Buy settled items again where the job now asks something else.")
+@click.option("--salvage", is_flag=True, help="Go on with a damaged run: ask again what cannot be read.")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
@@ -43,8 +44,10 @@ def command(target: str, **given: Any) -> int:
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
     from batchrunner.cli.memory import keep_small
+    from batchrunner.signals import Signals
 
+    signals = Signals().install()
     keep_small()
     from batchrunner.cli.running import run_job
 
-    return run_job(target, given)
+    return run_job(target, given, signals)

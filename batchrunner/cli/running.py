@@ -22,17 +22,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Redo
+    from batchrunner.signals import Signals
 
-ONCE = ("--fresh", "--accept-change")
+ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
 
 
-def run_job(target: str, given: Mapping[str, Any]) -> int:
+def run_job(target: str, given: Mapping[str, Any], signals: Signals) -> int:
     """Run TARGET by the given options. Returns the exit code, having printed the last line."""
-    return run_asked(load_job(target, given), target, given)
+    return run_asked(load_job(target, given), target, given, signals)
 
 
-def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo | None = None) -> int:
+def run_asked(
+    asked: Asked, target: str, given: Mapping[str, Any], signals: Signals, *, redo: Redo | None = None
+) -> int:
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
     invocation = Invocation(
@@ -43,6 +46,7 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo
         strict=bool(given.get("strict")),
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
+        salvage=bool(given.get("salvage")),
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
         patient=_stderr_is_terminal(),
@@ -51,6 +55,7 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], *, redo: Redo
         command=_command(target),
         ways_out=_ways_out(target, given),
         call={"target": _from_anywhere(target), "given": _kept(given)},
+        signals=signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from batchrunner.store import Report
 
 BRIEF = 400
 """Characters of a text that are shown unless all are asked for."""
@@ -45,6 +48,16 @@ def _alive(state: Mapping[str, Any]) -> str:
     if state.get("exit") is None:
         return ""
     return f", exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "")
+
+
+def sound_line(run: Path, report: Report) -> str:
+    """What `fsck` prints of a run that is sound."""
+    results = "none yet" if report.results is None else f"{report.results:,} rows"
+    sealed = report.outcomes - report.journaled
+    return (
+        f"{run}: sound; {report.finished:,} of {report.rows:,} rows have an outcome, {sealed:,} outcomes in "
+        f"{report.parts:,} parts and {report.journaled:,} in the journal, results: {results}"
+    )
 
 
 def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: Callable[..., str]) -> Iterator[str]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
+from batchrunner.store.checking import Report, check_run
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
 from batchrunner.store.ledger import FAILED, Ledger
@@ -13,7 +14,7 @@ from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.opening import open_run
-from batchrunner.store.results import build_results, check_target, result_batches, result_schema, results_match
+from batchrunner.store.results import RESULTS, build_results, check_target, result_batches, result_schema, results_match
 from batchrunner.store.run import Epoch, Recovered, Run
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
@@ -29,7 +30,9 @@ __all__ = [
     "Matches",
     "OUTCOME",
     "Quantiles",
+    "RESULTS",
     "Recovered",
+    "Report",
     "Run",
     "Totals",
     "View",
@@ -37,6 +40,7 @@ __all__ = [
     "begun",
     "build_results",
     "carried_ledger",
+    "check_run",
     "check_target",
     "lock_is_held",
     "match",

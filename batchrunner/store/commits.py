@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FORMAT = 1
+WAY_BACK = "restore it from a backup, or begin anew with --fresh"
 KEPT = 8
 """How many commits stay for people to look back at."""
 
@@ -77,10 +78,19 @@ def latest(directory: Path) -> Commit | None:
         if commit is not None and commit.number == number:
             return replace(commit, newest=numbers[-1])
     if numbers:
-        raise RunError(
-            f"{directory}: none of {len(numbers)} commits is valid; restore it from a backup, or use --fresh"
-        )
+        raise RunError(f"{directory}: none of {len(numbers)} commits is valid; {WAY_BACK}")
     return None
+
+
+def damaged(directory: Path) -> list[Path]:
+    """Commits that cannot be read, although another may serve in their place."""
+    found = []
+    for number in _numbers(directory):
+        path = _path(directory, number)
+        commit = _unpack(path.read_bytes(), path)
+        if commit is None or commit.number != number:
+            found.append(path)
+    return found
 
 
 def publish(directory: Path, commit: Commit, mode: int) -> None:

@@ -37,6 +37,8 @@ class Recovered:
 
     outcomes: int = 0
     torn_bytes: int = 0
+    lost: tuple[str, ...] = ()
+    """What `salvage` could not read, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

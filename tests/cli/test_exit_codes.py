@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -206,52 +205,6 @@ def test_rejected_items_exit_3_unless_they_are_allowed(tmp_path):
     assert ended.code == 3
     assert allowed.code == 0
     assert len(server.seen) == 10
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_signal_drains_and_nothing_is_paid_twice(tmp_path, number, code):
-    rows = write_rows(tmp_path / "rows.jsonl", prompts(90))
-    with api(tmp_path / "api.jsonl", latency=0.3) as tess:
-        words = run_words(rows, tess.url, "--concurrency", 8, "--json")
-        process = start(*words)
-        _wait_for_requests(tess, 15)
-        process.send_signal(number)
-        drained = finish(process)
-        rest = batchrunner(*words)
-
-        assert drained.code == code, drained.err
-        assert rest.code == 0
-        assert len(tess.seen()) == 90
-    assert drained.summary["possibly_billed"] == 0
-
-
-@pytest.mark.parametrize("apart_s", [0.0, 0.02, 0.05])
-def test_two_signals_in_a_row_still_end_with_the_summary_and_the_code(tmp_path, rows, apart_s):
-    process = start(*run_words(rows, "http://127.0.0.1:9", "--out", tmp_path / "run", "--json"))
-    _wait_for(tmp_path / "run" / "run.json")
-    process.send_signal(signal.SIGINT)
-    time.sleep(apart_s)
-    process.send_signal(signal.SIGINT)
-
-    ended = finish(process)
-
-    assert ended.code == 130, ended.err
-    assert ended.summary["exit"] == 130
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["state"] == "drained"
-
-
-def test_after_the_grace_those_in_flight_are_given_up_and_counted(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
-    with api(tmp_path / "api.jsonl", stall_rate=1) as tess:
-        process = start(*run_words(rows, tess.url, "--grace", "1s", "--json"))
-        _wait_for_requests(tess, 3)
-        process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        ended = finish(process)
-
-    assert ended.code == 143
-    assert time.monotonic() - began < 4
-    assert ended.summary["possibly_billed"] == 3
 
 
 def test_a_closed_stdout_does_not_end_the_run(tmp_path, rows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import anyio
 import pytest
 from playing import ListFeed, Play, ScriptedWire, items, throttle, trouble
@@ -169,7 +171,7 @@ async def test_a_drain_finishes_what_is_in_flight():
     async with anyio.create_task_group() as group:
         group.start_soon(play.run, items(100))
         await anyio.sleep(0.02)
-        play.brakes.drain(Interrupted("SIGTERM", 15))
+        play.brakes.drain(Interrupted(signal.SIGTERM))
 
     assert len(play.outcomes) == 3
     assert sum(wire.sent.values()) == 3
@@ -182,7 +184,7 @@ async def test_a_drain_does_not_wait_for_a_slow_pace():
         async with anyio.create_task_group() as group:
             group.start_soon(play.run, items(10))
             await anyio.sleep(0.05)
-            play.brakes.drain(Interrupted("SIGTERM", 15))
+            play.brakes.drain(Interrupted(signal.SIGTERM))
 
     assert len(play.outcomes) == 1
 
@@ -194,7 +196,7 @@ async def test_a_stop_gives_up_those_in_flight_and_says_which():
         async with anyio.create_task_group() as group:
             group.start_soon(play.run, items(10))
             await anyio.sleep(0.02)
-            play.brakes.stop(Interrupted("SIGTERM", 15))
+            play.brakes.stop(Interrupted(signal.SIGTERM))
 
     assert play.outcomes == []
     assert len(play.runner.in_flight) == 3

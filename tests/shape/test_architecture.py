@@ -11,7 +11,7 @@ import batchrunner
 LAYERS = [
     {"errors"},
     {"records"},
-    {"spec", "schema", "events"},
+    {"spec", "schema", "events", "signals"},
     {
         "sources",
         "providers",

@@ -1,0 +1,56 @@
+"""SIGINT, SIGTERM and SIGHUP, heard from the first moment of a command to its last."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from batchrunner.errors import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LAST = 3
+
+
+class Signals:
+    """Counts the signals that ask a run to end.
+
+    Until a run listens nothing has been sent: the first signal raises `Interrupted` wherever the program is.
+    A run that listens is told of each; once it has ended they are only counted, for it has its last word to say.
+    The third always ends the process at once, also one that hangs. Signals that whoever started us has switched
+    off, as nohup does, stay off. Needs the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.heard: list[signal.Signals] = []
+        self._listening = False
+        self._tell: Callable[[], object] | None = None
+
+    def install(self) -> Signals:
+        for number in ENDING:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._hear)
+        return self
+
+    @contextmanager
+    def listening(self, tell: Callable[[], object]) -> Iterator[None]:
+        """Within the block `tell` is called for each signal, between any two steps of the program; after it, none."""
+        self._listening, self._tell = True, tell
+        try:
+            yield
+        finally:
+            self._tell = None
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        self.heard.append(signal.Signals(number))
+        if not self._listening:
+            raise Interrupted(signal.Signals(number), " before anything was sent")
+        if len(self.heard) >= LAST:
+            os._exit(128 + number)
+        if self._tell is not None:
+            self._tell()
