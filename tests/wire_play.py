@@ -52,7 +52,6 @@ class WirePlay:
                 estimator=Estimator(),
                 budget=Budget(),
                 settings=Settings(endpoint=endpoint, item_s=3600.0),
-                redact=lambda text: text,
             ),
             record=self.record,
             route=lambda item: "",

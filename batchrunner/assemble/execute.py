@@ -145,13 +145,12 @@ class Execution:
         worker = Worker(
             provider=ready.provider,
             asks=self.prepared.asker,
-            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s),
+            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor),
             backoff=Backoff(attempts=job.retry.attempts),
             prices=ready.prices,
             estimator=self.estimator,
             budget=self.budget,
             settings=settings,
-            redact=self.redactor,
             resend=self.resend,
             begun=self.begun,
         )
@@ -244,7 +243,7 @@ class Execution:
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
-        notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
+        notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
         return Progress(
             name=self.prepared.ready.job.name,
             done=tally.done,

@@ -43,7 +43,6 @@ class Worker:
     estimator: Estimator
     budget: Budget
     settings: Settings
-    redact: Callable[[str], str]
     resend: Asks | None = None
     """Asks instead of `asks` what is sent; the item's request key stays that of `asks`."""
     begun: Mapping[str, Begun] = field(default_factory=dict)
@@ -143,7 +142,7 @@ class Worker:
 
     def _judge(self, trip: Trip, error: RequestError, channel: Channel) -> Outcome | Later | Unfinished:
         """What a failed attempt means for its item, its lane and the run."""
-        message = self.redact(str(error))
+        message = str(error)
         if error.verdict == "abort" and error.scope == "agent" and trip.own:
             self._not_found[trip.own] = self._not_found.get(trip.own, 0) + 1
             return self._outcomes.failed(trip, "rejected", error, message)
