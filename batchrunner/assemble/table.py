@@ -155,14 +155,15 @@ def open_table(directory: Path) -> Table:
     view = store.view_run(directory)
     manifest = store.read_manifest(directory / "run.json") or {}
     try:
-        remade = _remake(manifest, view)
+        remade = remake(manifest, view)
     except (JobError, KeyError) as error:
         warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
         return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
     return Table(view=view, schema=remade.carried.results(remade.checked), remade=remade)
 
 
-def _remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
+def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
+    """Raises JobError or KeyError where the manifest, or the input it remembers, does not allow that."""
     if not manifest:
         raise JobError("its manifest is missing")
     job, known, base = manifest["job"], view.commit.input, Path(manifest["input"]["base"])

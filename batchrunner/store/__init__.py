@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.checking import Report, check_run
+from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
 from batchrunner.store.ledger import FAILED, Ledger
@@ -21,6 +22,7 @@ from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
 
 __all__ = [
+    "Cleaned",
     "Commit",
     "Epoch",
     "FAILED",
@@ -41,6 +43,7 @@ __all__ = [
     "build_results",
     "carried_ledger",
     "check_run",
+    "clean",
     "check_target",
     "lock_is_held",
     "match",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from batchrunner.records import Outcome
     from batchrunner.store.chain import Closed, Survey
-    from batchrunner.store.commits import Commit
+    from batchrunner.store.commits import Commit, Part
     from batchrunner.store.lock import Lock
 
 SEAL_OUTCOMES = 10_000
@@ -170,6 +170,10 @@ class Run:
         """Make a part of everything written so far."""
         self.rotate()
         self.fold()
+
+    def replace_parts(self, replacing: Sequence[Part], *, dropped: Mapping[str, Any]) -> None:
+        """Let these parts, all of the current epoch, take the place of all there are."""
+        self._publish(parts=tuple(replacing), carried=None, dropped=dropped)
 
     def finish(self) -> None:
         """Make a part of everything, and close the journal for good."""
