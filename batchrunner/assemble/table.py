@@ -75,7 +75,7 @@ def carry_of(prepared: Prepared) -> Carry:
     return carry(keep=keep, rows_are_data=job.rows_are_data, id_column=job.input.id, asker=prepared.asker)
 
 
-def publish_results(run: store.Run, prepared: Prepared, selection: Selection) -> Path:
+def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> Path:
     """Put results.parquet in place, unless the one that is there says the same already. Raises StoreError."""
     job, checked = prepared.ready.job, prepared.checked
     target, carried = run.directory / store.RESULTS, carry_of(prepared)
@@ -92,7 +92,13 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection) ->
     if not store.results_match(target, marks):
         batches = carried.batches(prepared.ready.source, checked, selection=selection)
         store.build_results(
-            run.view(), batches, target, schema=carried.results(checked), metadata=marks, mode=job.output.mode
+            run.view(),
+            batches,
+            target,
+            schema=carried.results(checked),
+            metadata=marks,
+            mode=job.output.mode,
+            overwrite=overwrite,
         )
     return target
 

@@ -15,6 +15,7 @@ from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.opening import open_run
+from batchrunner.store.patience import Patience
 from batchrunner.store.results import RESULTS, build_results, check_target, result_batches, result_schema, results_match
 from batchrunner.store.run import Epoch, Recovered, Run
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
@@ -31,6 +32,7 @@ __all__ = [
     "Ledger",
     "Matches",
     "OUTCOME",
+    "Patience",
     "Quantiles",
     "RESULTS",
     "Recovered",
