@@ -37,6 +37,7 @@ class Invocation:
     accept_change: bool = False
     salvage: bool = False
     overwrite: bool = False
+    state_dir: Path | None = None
     wait_lock_s: float = 0.0
     grace_s: float = 25.0
     disk_wait_s: float = 60.0

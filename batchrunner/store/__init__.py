@@ -16,6 +16,7 @@ from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
+from batchrunner.store.places import doubts, lock_path
 from batchrunner.store.results import RESULTS, build_results, check_target, result_batches, result_schema, results_match
 from batchrunner.store.run import Epoch, Recovered, Run
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
@@ -47,7 +48,9 @@ __all__ = [
     "check_run",
     "clean",
     "check_target",
+    "doubts",
     "lock_is_held",
+    "lock_path",
     "match",
     "open_run",
     "outcome_index",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchrunner.store import files
 from batchrunner.store.chain import Closed
 from batchrunner.store.framing import End, Header, pack_header, pack_records
+from batchrunner.store.places import check_reachable
 
 if TYPE_CHECKING:
     from collections import deque
@@ -32,6 +33,7 @@ class SegmentFiles:
         return str(self.path(number))
 
     def numbers(self) -> list[int]:
+        check_reachable(self.directory)
         return sorted(int(path.stem) for path in self.directory.glob("*.log") if path.stem.isdigit())
 
     def read(self, number: int, size: int = -1) -> bytes:
