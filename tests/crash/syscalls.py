@@ -54,6 +54,8 @@ _ENTERED = re.compile(r'^(\d+) +(\w+)\((?:\w+, |\d+<)?"?([^">]+)')
 class Call:
     """One call to the system on a file of the run, as the run made it when nothing disturbed it."""
 
+    place: int
+    """Among all of them, from 0."""
     thread: str
     name: str
     path: str
@@ -77,7 +79,7 @@ def traced(words: Sequence[object], run: Path, *, strace: str, timeout_s: float 
     """An undisturbed run, and its calls on the files in `run` in their order."""
     log = run.with_suffix(".strace")
     ended = _under([strace, "--seccomp-bpf"], ["-e", f"trace={_known(CALLS)}"], log, words, timeout_s)
-    return ended, list(_calls(log.read_text(), run))
+    return ended, _calls(log.read_text(), run)
 
 
 def disturbed(
@@ -133,7 +135,7 @@ def _nth(call: Call, same: Sequence[Call], paths: set[str]) -> int:
     for one in same:
         if one.path in paths:
             count[one.thread] += 1
-        if one is call:
+        if one == call:
             break
     nth = count.pop(call.thread)
     return nth if all(others < nth for others in count.values()) else 0
@@ -176,10 +178,12 @@ def _known(names: Iterable[str]) -> str:
     return ",".join(f"?{name}" for name in names)
 
 
-def _calls(log: str, run: Path) -> Iterable[Call]:
+def _calls(log: str, run: Path) -> list[Call]:
+    calls: list[Call] = []
     for line in log.splitlines():
         found = _ENTERED.match(line)
         if found is not None and found[3].startswith("/"):
             path = os.path.relpath(found[3], run)
             if path == ".." or not path.startswith(".."):
-                yield Call(thread=found[1], name=found[2], path=path)
+                calls.append(Call(place=len(calls), thread=found[1], name=found[2], path=path))
+    return calls

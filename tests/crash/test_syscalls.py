@@ -84,7 +84,7 @@ def cases(run: str, calls: dict[str, str], *files: str) -> list[Case]:
     ]
 
 
-ALL = [*cases("new", NEW), *cases("resumed", RESUMED, "folder", "lock", "segment", "part", "carried", "commit")]
+ALL = [*cases("new", NEW), *cases("resumed", RESUMED, "folder", "segment", "part", "carried", "commit")]
 """Of the run that resumes: what it does otherwise than a new one."""
 
 
@@ -127,7 +127,7 @@ class Ground:
         """A run of half the rows, killed with some outcomes in its journal; then the other half is added."""
         rows, run = self.folder / "rows.jsonl", self.folder / "killed"
         write_rows(rows, prompts(ROWS // 2))
-        append = Call(thread="", name="write", path="journal/000001.log")
+        append = Call(place=0, thread="", name="write", path="journal/000001.log")
         aim = Aim(call=append, paths=(append.path,), nth=4)
         ended, struck = disturbed(self.words(run), run, aim, "kill", strace=self.strace)
         assert struck, ended
@@ -182,12 +182,11 @@ def exits(case: Case, aim: Aim, calls: Sequence[Call]) -> set[int]:
     """How the run may end."""
     if case.fault == "kill":
         return {-signal.SIGKILL}
-    place = calls.index(aim.call)
-    if case.file in {"log", "reserve"} or place > _in_place(calls):
+    if case.file in {"log", "reserve"} or aim.call.place > in_place(calls):
         return {0}
-    if in_journal(aim):
-        return {16} if case.fault.endswith("for_ever") else {0}
-    return {16} if place > _first_of("log", calls) else {10, 16}
+    if in_journal(aim) and not case.fault.endswith("for_ever"):
+        return {0}
+    return {10, 16} if aim.call.place < start_of_sending(calls) else {16}
 
 
 def in_journal(aim: Aim) -> bool:
@@ -199,14 +198,13 @@ def may_be_sent_again(case: Case, aim: Aim) -> int:
     return IN_FLIGHT if case.fault == "kill" or (in_journal(aim) and case.fault.endswith("for_ever")) else 0
 
 
-def _first_of(file: str, calls: Sequence[Call]) -> int:
-    return next(place for place, call in enumerate(calls) if call.file == file)
+def start_of_sending(calls: Sequence[Call]) -> int:
+    return next(call.place for call in calls if call.file in {"log", "manifest"})
 
 
-def _in_place(calls: Sequence[Call]) -> int:
-    """The sync of the directory behind the rename of the results: by then exit 0 is true."""
-    named = next(place for place, call in enumerate(calls) if (call.file, call.name[:6]) == ("results", "rename"))
-    return named + 1
+def in_place(calls: Sequence[Call]) -> int:
+    """The sync of the directory behind the rename of the results: from then on exit 0 is true."""
+    return 1 + next(call.place for call in calls if call.file == "results" and call.name.startswith("rename"))
 
 
 def check(ground: Ground, case: Case, folder: Path) -> None:
@@ -220,7 +218,7 @@ def check(ground: Ground, case: Case, folder: Path) -> None:
         assert table_of(run).equals(ground.tables[case.run])
     if ended.code in (10, 16):
         assert "then give the same command again" in said
-        assert not sent or calls.index(aim.call) >= _first_of("log", calls)
+        assert not sent or aim.call.place >= start_of_sending(calls)
 
     again = batchrunner(*ground.words(run))
 
