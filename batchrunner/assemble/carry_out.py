@@ -45,7 +45,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
     redactor = Redactor(credential.key for credential in ready.credentials)
     redactor.learn(*(secret for grant in grants if grant is not None for secret in grant.secrets))
     with ExitStack() as stack:
-        emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor))
+        emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor, tell=display.say))
         check_target(run.directory / RESULTS, run_id=run.run_id, overwrite=invocation.overwrite)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
         spent = run.spent()
