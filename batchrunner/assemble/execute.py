@@ -245,6 +245,8 @@ class Execution:
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
         notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
+        held = sum(len(backlog.held) for backlog in self.runner.backlogs)
+        notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(
             name=self.prepared.ready.job.name,
             done=tally.done,
@@ -257,7 +259,7 @@ class Execution:
             in_flight=len(self.runner.in_flight),
             slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
-            waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),
+            waiting=sum(backlog.waits for backlog in self.runner.backlogs),
             throttled=sum(lane.throttled_count for lane in lanes),
             tokens=tally.now.prompt_tokens + tally.now.completion_tokens,
             cost_usd=tally.now.cost_usd,

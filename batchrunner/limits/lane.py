@@ -9,6 +9,7 @@ import anyio
 
 from batchrunner.limits.breaker import CANARY, Breaker
 from batchrunner.limits.pace import RequestPace, TokenPace
+from batchrunner.limits.retries import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +37,7 @@ class Lane:
         *,
         concurrency: Concurrency,
         breaker: Breaker,
+        retries: RetryBudget | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         tell: Callable[..., None] = _tell_nobody,
@@ -44,6 +46,7 @@ class Lane:
     ) -> None:
         self.name, self._tell, self._uniform = name, tell, uniform
         self.concurrency, self.breaker = concurrency, breaker
+        self.retries = retries or RetryBudget()
         self.in_flight = 0
         self.throttled_count = 0
         self.canary: int | None = CANARY
@@ -57,6 +60,7 @@ class Lane:
         self._paused_until = 0.0
         self._silent_signals = 0
         self._signal_at = 0.0
+        self._retries_emptied = False
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -85,6 +89,23 @@ class Lane:
             while (wait_s := self._tokens.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
                 await anyio.sleep(wait_s)
             self._tokens.take(tokens, self._clock())
+
+    def took(self, *, retry: bool) -> None:
+        """A request has been admitted and is about to be sent."""
+        self.retries.took(self._clock(), retry=retry)
+
+    def may_retry(self) -> bool:
+        """Whether the budget of retries has one left."""
+        if self.retries.spare(self._clock()):
+            return True
+        if not self._retries_emptied:
+            self._retries_emptied = True
+            requests, retries = self.retries.requests, self.retries.retries
+            self._tell("retry_budget_emptied", lane=self.name, requests=requests, retries=retries)
+        return False
+
+    def retry_wait_s(self) -> float:
+        return self.retries.wait_s(self._clock())
 
     def open_now(self) -> bool:
         """Whether `admit` would return without waiting."""

@@ -138,7 +138,7 @@ class Runner:
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
         backlog = desk.backlog
-        todo = len(backlog.fresh) + len(backlog.waiting)
+        todo = len(backlog.fresh) + backlog.waits
         for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
             self._group.start_soon(self._work, desk)
@@ -176,11 +176,11 @@ class Runner:
                 await backlog.bell.wait(paused_s)
             elif not self._refusals.passed and self._canaries >= CANARY:
                 await self._canary_back.wait()
-            elif (picked := backlog.ready(now, slots=lane.slots)) is not None:
+            elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is not None:
                 self._room.ring()
                 return picked if isinstance(picked, Trip) else self._begin(picked)
             else:
-                await backlog.bell.wait(backlog.waiting[0][0] - now if backlog.waiting else None)
+                await backlog.bell.wait(backlog.idle_s(now, retry_wait_s=lane.retry_wait_s))
         return None
 
     def _begin(self, item: Item) -> Trip:
@@ -200,6 +200,7 @@ class Runner:
                 if not self._others(desk):
                     await lane.rest()
                 if lane.ended is None and not lane.paused_s():
+                    lane.took(retry=trip.retry)
                     return True
         self._canaries -= 1
         self._canary_back.ring()
