@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
 from batchrunner.stack import build_stack
 from batchrunner.store import Writer
-from batchrunner.transport import Clocks, Wire
+from batchrunner.transport import Clocks, Wire, connections_left
 from batchrunner.worker import Settings, Worker
 
 if TYPE_CHECKING:
@@ -159,11 +160,18 @@ class Execution:
             worker=worker,
             record=writer.record,
             route=self.channels.route(),
-            open_channels=self.channels.open(wire, send_to, self.emit),
+            open_channels=self.channels.open(
+                wire, send_to, self.emit, connections=self._connections(), warn=self.display.say
+            ),
             watch=self.tally,
             brakes=self.brakes,
             sessions=self.sessions,
         )
+
+    def _connections(self) -> int:
+        """How many there may be; a simulator in this process has the other end of each."""
+        left = connections_left()
+        return max(1, left // 2) if self.manner.simulate else left
 
     # Beside the run
 
@@ -222,7 +230,9 @@ class Execution:
             try:
                 await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
             except StoreError as error:
-                self.brakes.drain(error)  # A full disk takes nothing from those in flight.
+                # A full disk takes nothing from those in flight; a lack of open files costs a beat and no more.
+                if not _no_file_left(error.__cause__):
+                    self.brakes.drain(error)
             await anyio.sleep(HEARTBEAT_S)
 
     # What can be seen of it
@@ -268,6 +278,10 @@ class Execution:
             draining=self.brakes.draining,
             notes=tuple(notes),
         )
+
+
+def _no_file_left(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def first_byte_s(times: TimeoutsSpec, provider: Provider) -> float:

@@ -3,8 +3,9 @@
 from batchrunner.limits.breaker import Breaker
 from batchrunner.limits.budget import Budget
 from batchrunner.limits.concurrency import Concurrency
+from batchrunner.limits.connections import Connections
 from batchrunner.limits.estimate import Estimator
 from batchrunner.limits.lane import Lane
 from batchrunner.limits.retries import RetryBudget
 
-__all__ = ["Breaker", "Budget", "Concurrency", "Estimator", "Lane", "RetryBudget"]
+__all__ = ["Breaker", "Budget", "Concurrency", "Connections", "Estimator", "Lane", "RetryBudget"]

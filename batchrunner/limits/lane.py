@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchrunner.limits.concurrency import Concurrency
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""How long a lane pauses on rate-limit signals that give no hint, one after another."""
+"""How long a lane pauses on signals that give no hint, one after another: rate limits, no open file left."""
 
 
 def _tell_nobody(event: str, **fields: object) -> None:
@@ -133,7 +133,7 @@ class Lane:
     def failed(self, error: RequestError, item_id: str, *, started_at: float) -> None:
         """Take in a failed attempt begun at `started_at`. May pause the lane, open its breaker, or end it."""
         now, self.trouble = self._clock(), str(error)
-        if error.scope == "lane" or error.error_type == "rate_limit":
+        if error.scope in ("lane", "machine") or error.error_type == "rate_limit":
             self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)
@@ -145,8 +145,8 @@ class Lane:
     def _throttled(self, error: RequestError, *, started_at: float, now: float) -> None:
         if error.error_type == "rate_limit":
             self.throttled_count += 1
-            if self.concurrency.throttled(started_at=started_at, now=now):
-                self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit)
+        if self._cuts(error, started_at=started_at, now=now):
+            self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit, error=str(error))
         # With jitter, so that processes that were throttled together do not come back together.
         if error.wait_s:
             self._rest(error.wait_s + self._uniform(0.0, min(1.0, error.wait_s / 10)), error)
@@ -154,6 +154,11 @@ class Lane:
             self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)
             self._silent_signals += 1
             self._signal_at = now
+
+    def _cuts(self, error: RequestError, *, started_at: float, now: float) -> bool:
+        if error.scope == "machine":
+            return self.concurrency.crowded(started_at=started_at, now=now)
+        return error.error_type == "rate_limit" and self.concurrency.throttled(started_at=started_at, now=now)
 
     def _rest(self, seconds: float, error: RequestError) -> None:
         if seconds > self.paused_s():

@@ -222,8 +222,10 @@ class Runner:
 
     async def _advance(self, trip: Trip, desk: Desk) -> None:
         self.in_flight[trip.item.item_id] = trip
+        attempts = trip.attempts
         step = await self.worker.attempt(trip, desk.channel)
-        self.watch.tried()
+        if trip.attempts > attempts:
+            self.watch.tried()
         if isinstance(step, Outcome | Answered):
             # The provider has billed this: losing it would bill it again on resume.
             with CancelScope(shield=True):

@@ -134,8 +134,9 @@ class Worker:
             trip.possibly_billed += 1
         if error.error_type in ("malformed", "truncated"):
             trip.unreadable += 1
-        trip.retry = error.error_type != "rate_limit" and not was_down
+        trip.retry = error.error_type != "rate_limit" and error.scope != "machine" and not was_down
         trip.failures += trip.retry
+        trip.attempts -= error.scope == "machine"
         if error.prompt_tokens is None and error.completion_tokens is None:
             return NOTHING
         trip.failed_prompt_tokens = (trip.failed_prompt_tokens or 0) + (error.prompt_tokens or 0)

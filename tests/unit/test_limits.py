@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import RequestError
-from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, RetryBudget
+from batchrunner.limits import Breaker, Budget, Concurrency, Connections, Estimator, RetryBudget
 from batchrunner.limits.budget import Reservation
 from batchrunner.limits.pace import RequestPace, TokenPace
 from batchrunner.records import Request, Usage
@@ -94,6 +94,37 @@ def test_a_burst_of_rate_limit_signals_is_one_signal():
 
     assert cuts.count(True) == 1
     assert concurrency.limit == 70
+
+
+def test_a_lack_of_files_cuts_a_fixed_concurrency_which_grows_back():
+    concurrency = Concurrency(50)
+
+    cuts = [concurrency.crowded(started_at=10.0, now=11.0) for _ in range(20)]
+    assert cuts.count(True) == 1
+    assert concurrency.limit == 35
+    for _ in range(2_000):
+        concurrency.succeeded(in_flight=concurrency.limit, latency_s=1.0)
+
+    assert concurrency.limit == 50
+
+
+def test_lanes_share_the_connections_there_are():
+    lanes, connections = [Concurrency(40), Concurrency("auto"), Concurrency(40)], Connections(60)
+
+    caps = [connections.share([lane]) for lane in lanes]
+
+    assert caps == [None, 30, None]
+    assert [lane.limit for lane in lanes] == [20, 8, 20]
+    for _ in range(500):
+        lanes[1].succeeded(in_flight=lanes[1].limit, latency_s=1.0)
+    assert lanes[1].limit == 20
+
+
+def test_lanes_that_ask_for_less_are_left_alone():
+    lanes, connections = [Concurrency(20), Concurrency(20)], Connections(40)
+
+    assert connections.share(lanes) is None
+    assert [lane.limit for lane in lanes] == [20, 20]
 
 
 def test_auto_does_not_grow_into_a_queue():
