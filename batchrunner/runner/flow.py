@@ -313,9 +313,11 @@ class Runner:
 
     async def _settle_refusals(self) -> None:
         """Refusals that showed no pattern are their items' own; those that ended the run are nobody's."""
-        if self.brakes.cause is None:
-            for outcome in self._refusals.release():
+        for outcome in self._refusals.release():
+            if self.brakes.cause is None:
                 await self._write(outcome)
+            else:
+                self.watch.left(possibly_billed=outcome.possibly_billed)
 
     # Ends
 

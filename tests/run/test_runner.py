@@ -128,6 +128,17 @@ async def test_the_same_refusal_from_the_start_ends_the_run_and_blames_no_item()
     assert sum(wire.sent.values()) <= 23
 
 
+async def test_refusals_that_ended_the_run_still_count_what_may_be_billed_for_their_items():
+    refused = trouble(verdict="reject", error_type="bad_request")
+    wire = ScriptedWire([trouble(went_out=True), *[refused] * 500])
+
+    play = await Play(wire).run(items(50))
+
+    assert isinstance(play.brakes.cause, ProviderRefused)
+    assert play.outcomes == []
+    assert play.tally.left_possibly_billed == 1
+
+
 async def test_a_few_refusals_without_a_pattern_are_the_items_own():
     wire = ScriptedWire([trouble(verdict="reject", error_type="bad_request")] * 2)
 
