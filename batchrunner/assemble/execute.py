@@ -168,13 +168,12 @@ class Execution:
         worker = Worker(
             provider=ready.provider,
             asks=self.prepared.asker,
-            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s),
+            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor),
             backoff=Backoff(attempts=job.retry.attempts),
             prices=ready.prices,
             estimator=self.estimator,
             budget=self.budget,
             settings=settings,
-            redact=self.redactor,
             resend=self.resend,
             begun=self.begun,
         )
@@ -276,7 +275,7 @@ class Execution:
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
-        notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
+        notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
         held = sum(len(backlog.held) for backlog in self.runner.backlogs)
         notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(
