@@ -69,7 +69,7 @@ class _Enough(stop_base):
 
     def __call__(self, state: RetryCallState) -> bool:
         error = _error(state)
-        if error.error_type == "rate_limit":
+        if error.error_type == "rate_limit" or error.scope == "machine":
             return False
         if error.error_type == "auth":
             # The key was changed for it, which is no fault of the item's: it deserves one more.

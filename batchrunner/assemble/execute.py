@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
 from batchrunner.stack import build_stack
 from batchrunner.store import Writer
-from batchrunner.transport import Clocks, Wire
+from batchrunner.transport import Clocks, Wire, connections_left
 from batchrunner.worker import Settings, Worker
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ class Manner:
     grace_s: float = 25.0
     patient: bool = False
     """Ctrl-C waits for those in flight within their own clocks, without the grace."""
+    disk_wait_s: float = 60.0
+    """How long a full disk is waited for."""
     simulate: bool = False
 
 
@@ -90,7 +93,8 @@ class Execution:
                 signalled = stack.enter_context(self._signalled())
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
-                writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
+                writer = await stack.enter_async_context(self._writer())
+                self.brakes.on_drain(writer.hurry)
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
                 group.start_soon(self._obey_signals, signalled)
@@ -119,6 +123,25 @@ class Execution:
         )
         async with simulator.serving(settings) as server:
             yield self.prepared.ready.provider.normalise(server.url)
+
+    def _writer(self) -> Writer:
+        def wait(error: BatchrunnerError) -> None:
+            self.brakes.hold()
+            self.emit("disk_full", error=str(error))
+            self.display.say(f"{error}; until there is room nothing is sent, for {self.manner.disk_wait_s:g} s at most")
+
+        def go_on() -> None:
+            self.emit("disk_has_room")
+            self.display.say("there is room again")
+            self.brakes.release()
+
+        return Writer(
+            self.run,
+            on_trouble=self.brakes.drain,
+            on_full=wait,
+            on_room=go_on,
+            disk_wait_s=self.manner.disk_wait_s,
+        )
 
     def _wire(self) -> Wire:
         job = self.prepared.ready.job
@@ -158,11 +181,18 @@ class Execution:
             worker=worker,
             record=writer.record,
             route=self.channels.route(),
-            open_channels=self.channels.open(wire, send_to, self.emit),
+            open_channels=self.channels.open(
+                wire, send_to, self.emit, connections=self._connections(), warn=self.display.say
+            ),
             watch=self.tally,
             brakes=self.brakes,
             sessions=self.sessions,
         )
+
+    def _connections(self) -> int:
+        """How many there may be; a simulator in this process has the other end of each."""
+        left = connections_left()
+        return max(1, left // 2) if self.manner.simulate else left
 
     # Beside the run
 
@@ -221,7 +251,9 @@ class Execution:
             try:
                 await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
             except StoreError as error:
-                self.brakes.drain(error)  # A full disk takes nothing from those in flight.
+                # What comes of a full disk the journal's writer decides; a lack of open files costs a beat.
+                if not (error.full or _no_file_left(error.__cause__)):
+                    self.brakes.drain(error)
             await anyio.sleep(HEARTBEAT_S)
 
     # What can be seen of it
@@ -244,6 +276,8 @@ class Execution:
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
         notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
+        held = sum(len(backlog.held) for backlog in self.runner.backlogs)
+        notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(
             name=self.prepared.ready.job.name,
             done=tally.done,
@@ -256,7 +290,7 @@ class Execution:
             in_flight=len(self.runner.in_flight),
             slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
-            waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),
+            waiting=sum(backlog.waits for backlog in self.runner.backlogs),
             throttled=sum(lane.throttled_count for lane in lanes),
             tokens=tally.now.prompt_tokens + tally.now.completion_tokens,
             cost_usd=tally.now.cost_usd,
@@ -265,6 +299,10 @@ class Execution:
             draining=self.brakes.draining,
             notes=tuple(notes),
         )
+
+
+def _no_file_left(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def first_byte_s(times: TimeoutsSpec, provider: Provider) -> float:

@@ -57,6 +57,7 @@ class Runner:
         self._canaries = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
+        brakes.on_release(self._wake_waiting)
 
     @property
     def backlogs(self) -> Collection[Backlog]:
@@ -138,7 +139,7 @@ class Runner:
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
         backlog = desk.backlog
-        todo = len(backlog.fresh) + len(backlog.waiting)
+        todo = len(backlog.fresh) + backlog.waits
         for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
             self._group.start_soon(self._work, desk)
@@ -172,15 +173,17 @@ class Runner:
             now = anyio.current_time()
             if backlog.spent:
                 return None
-            if (paused_s := lane.paused_s()) > 0:
+            if self.brakes.held:
+                await backlog.bell.wait()
+            elif (paused_s := lane.paused_s()) > 0:
                 await backlog.bell.wait(paused_s)
             elif not self._refusals.passed and self._canaries >= CANARY:
                 await self._canary_back.wait()
-            elif (picked := backlog.ready(now, slots=lane.slots)) is not None:
+            elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is not None:
                 self._room.ring()
                 return picked if isinstance(picked, Trip) else self._begin(picked)
             else:
-                await backlog.bell.wait(backlog.waiting[0][0] - now if backlog.waiting else None)
+                await backlog.bell.wait(backlog.idle_s(now, retry_wait_s=lane.retry_wait_s))
         return None
 
     def _begin(self, item: Item) -> Trip:
@@ -199,7 +202,8 @@ class Runner:
                 await lane.admit(trip.reserved.tokens)
                 if not self._others(desk):
                     await lane.rest()
-                if lane.ended is None and not lane.paused_s():
+                if lane.ended is None and not lane.paused_s() and not self.brakes.held:
+                    lane.took(retry=trip.retry)
                     return True
         self._canaries -= 1
         self._canary_back.ring()
@@ -221,8 +225,10 @@ class Runner:
 
     async def _advance(self, trip: Trip, desk: Desk) -> None:
         self.in_flight[trip.item.item_id] = trip
+        attempts = trip.attempts
         step = await self.worker.attempt(trip, desk.channel)
-        self.watch.tried()
+        if trip.attempts > attempts:
+            self.watch.tried()
         if isinstance(step, Outcome | Answered):
             # The provider has billed this: losing it would bill it again on resume.
             with CancelScope(shield=True):
@@ -310,9 +316,11 @@ class Runner:
 
     async def _settle_refusals(self) -> None:
         """Refusals that showed no pattern are their items' own; those that ended the run are nobody's."""
-        if self.brakes.cause is None:
-            for outcome in self._refusals.release():
+        for outcome in self._refusals.release():
+            if self.brakes.cause is None:
                 await self._write(outcome)
+            else:
+                self.watch.left(possibly_billed=outcome.possibly_billed)
 
     # Ends
 
@@ -353,6 +361,10 @@ class Runner:
             if isinstance(left, Trip):
                 self.watch.left(possibly_billed=left.possibly_billed)
             self.sessions.lose(left.item.item_id if isinstance(left, Trip) else left.item_id)
+
+    def _wake_waiting(self) -> None:
+        for backlog in self._backlogs.values():
+            backlog.bell.ring()
 
     def _give_up_waiting(self) -> None:
         for backlog in self._backlogs.values():

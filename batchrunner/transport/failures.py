@@ -69,7 +69,7 @@ def failure(error: Exception, attempt: Attempt, *, where: str, status: int | Non
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return RequestError(_untrusted(causes, where), verdict="abort", error_type="connection", scope="run")
     if any(isinstance(cause, OSError) and cause.errno in _NO_FILES for cause in causes):
-        return RequestError(_no_files(where), verdict=verdict, error_type=error_type)
+        return RequestError(_no_files(where), verdict=verdict, error_type=error_type, scope="machine", wait_s=0.0)
     answered = any(isinstance(cause, _NO_HTTP) for cause in causes)
     stale = status is None and attempt.reused and error_type == "connection" and not answered
     return RequestError(

@@ -73,6 +73,8 @@ class Worker:
             self._requests.make(trip)
         except BadRow as error:
             return self._outcomes.refused(trip, "bad_row", str(error))
+        if trip.error is not None and self._left_s(trip) <= 0:
+            return self._outcomes.failed(trip, "exhausted", trip.error, str(trip.error))
         if trip.session_fault is not None:
             return self._outcomes.refused(trip, "session", trip.session_fault)
         if trip.own and self._not_found.get(trip.own, 0) >= MOST_NOT_FOUND:
@@ -130,8 +132,9 @@ class Worker:
         if error.went_out:
             trip.possibly_billed += 1
         trip.unreadable += unreadable(error)
-        if error.error_type != "rate_limit" and not was_down:
-            trip.failures += 1
+        trip.retry = error.error_type != "rate_limit" and error.scope != "machine" and not was_down
+        trip.failures += trip.retry
+        trip.attempts -= error.scope == "machine"
         if error.prompt_tokens is None and error.completion_tokens is None:
             return NOTHING
         trip.failed_prompt_tokens = (trip.failed_prompt_tokens or 0) + (error.prompt_tokens or 0)
@@ -161,12 +164,18 @@ class Worker:
         if error.without == "stream_options":
             return self._outcomes.failed(trip, "rejected", error, message)
         wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable)
-        left_s = trip.began_at + self.settings.item_s - anyio.current_time()
+        left_s = self._left_s(trip)
         if channel.lane.breaker.open and wait_s is None and trip.unreadable <= MOST_UNREADABLE:
             wait_s = 0.0  # The lane is down, not the item: it waits for the probe.
         if wait_s is None or max(wait_s, channel.lane.paused_s()) > left_s:
             return self._outcomes.failed(trip, "exhausted", error, message)
+        # Not the error itself: its traceback keeps the reply for as long as the item waits.
+        trip.error = RequestError(message, verdict="retry", error_type=error.error_type, status=error.status)
         return Later(wait_s=wait_s)
+
+    def _left_s(self, trip: Trip) -> float:
+        """Until the item's deadline."""
+        return trip.began_at + self.settings.item_s - anyio.current_time()
 
     def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
         """The item's outcome, or the turn that was answered where others are to follow."""
@@ -181,6 +190,6 @@ class Worker:
         outcome = self._outcomes.answered(trip, answer, "unfinished")
         # Each record holds what is its own: the item's trips are added up by its outcome alone.
         turn = dataclasses.replace(outcome, turns=conversation.written([said]), possibly_billed=0)
-        trip.request, trip.failures, trip.unreadable = None, 0, 0
+        trip.request, trip.failures, trip.unreadable, trip.error, trip.retry = None, 0, 0, None, False
         trip.failed_prompt_tokens = trip.failed_completion_tokens = None
         return Answered(turn=turn)

@@ -99,7 +99,10 @@ def test_the_limit_of_open_files_is_found_however_deep(number: int) -> None:
     error.__cause__ = ValueError("between")
     error.__cause__.__context__ = OSError(number, "too many")
 
-    assert "raise it with 'ulimit -n', or lower limits.concurrency" in str(failure(error, attempt(), where=WHERE))
+    told = failure(error, attempt(), where=WHERE)
+
+    assert "raise it with 'ulimit -n', or lower limits.concurrency" in str(told)
+    assert (told.scope, told.wait_s, told.went_out) == ("machine", 0.0, False)
 
 
 def test_a_certificate_is_the_same_for_every_item() -> None:
