@@ -144,16 +144,18 @@ def run(folder: Path, key: str, *more: object, env: dict[str, str] | None = None
     return ended, asked
 
 
+@pytest.mark.timeout(120)
 def test_a_key_shows_nowhere_whatever_a_server_does_with_it(tmp_path):
     env = {"OPENAI_API_KEY": KEY}
 
     ended, asked = run(tmp_path, KEY, env=env)
-    looks = [
-        batchrunner("status", tmp_path / "run", "--json"),
-        batchrunner("show", tmp_path / "run", "--failed", "--full"),
-        batchrunner("export", tmp_path / "run"),
-        batchrunner("plan", *asked, "--json", env=env),
+    looking = [
+        start("status", tmp_path / "run", "--json"),
+        start("show", tmp_path / "run", "--failed", "--full"),
+        start("export", tmp_path / "run"),
+        start("plan", *asked, "--json", env=env),
     ]
+    looks = [finish(process) for process in looking]
 
     assert ended.code == 3, ended.err
     assert {look.code for look in looks} == {0}

@@ -24,7 +24,7 @@ STEERS = frozenset("\x1b\x07\x9b\u202e\u2066\r\x00")
 def url() -> Iterator[str]:
     """A server whose every word is evil."""
     choices = [{"index": 0, "message": {"role": "assistant", "content": EVIL}, "finish_reason": f"stop{EVIL}"}]
-    good = {"id": EVIL, "model": EVIL, "choices": choices}
+    good = {"id": EVIL, "model": EVIL, "choices": choices, "usage": {"prompt_tokens": 5}}
 
     def answer(seen: Any) -> Any:
         error = {"message": EVIL, "type": EVIL, "code": EVIL}
@@ -75,10 +75,9 @@ def test_a_live_display_shows_foreign_text_as_it_is_and_nothing_of_its_colours(t
     """The display's own control sequences move the cursor; those of a server do nothing."""
     seen = on_a_terminal("run", *words(tmp_path, url, *["down"] * 5))
 
+    signs = ("\x1b]0;owned", "\x1b[2J\x9b", "\x9b31m", "\u202e", "\u2066", "\x00")
     assert "[bold red]mark" in seen
-    assert [
-        sign for sign in ("\x1b]0;owned", "\x1b[2J\x9b", "\x9b31m", "\u202e", "\u2066", "\x00") if sign in seen
-    ] == []
+    assert [sign for sign in signs if sign in seen] == []
 
 
 def on_a_terminal(*asked: object) -> str:

@@ -57,6 +57,16 @@ def test_csv_disarms_formulas_and_leaves_numbers_alone():
     assert rows[2][2] == ""
 
 
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_csv_disarms_whatever_a_spreadsheet_would_compute_also_in_a_head(start):
+    schema, file = pa.schema([(f"{start}name", pa.string())]), io.BytesIO()
+    exports.load("csv").write([pa.RecordBatch.from_pylist([{f"{start}name": f"{start}1+1"}], schema)], schema, file)
+
+    rows = list(csv.reader(io.StringIO(file.getvalue().decode(), newline="")))
+
+    assert rows == [[f"'{start}name"], [f"'{start}1+1"]]
+
+
 def test_rows_are_chosen_by_an_sql_expression():
     frames = list(matching(BATCHES, "n is null"))
 
