@@ -162,6 +162,19 @@ def test_a_client_that_is_refused_is_said_with_the_endpoints_words_and_without_t
     assert leaks(tmp_path, ended.out, ended.err) == []
 
 
+@pytest.mark.parametrize("status", [302, 307])
+def test_an_endpoint_that_leads_elsewhere_is_not_followed_and_the_secret_stays(tmp_path, server, status):
+    with serve_in_thread() as other:
+        doors = Doors(replies=[{"status": status, "headers": {"Location": f"{other.url}/token"}, "body": ""}] * 9)
+        server.default = doors
+
+        ended = run(job(tmp_path, server.url, 3, oauth2=oauth2(server.url)))
+
+        assert other.connections == 0
+    assert ended.code == 12, ended.err
+    assert len(doors.forms) == 1
+
+
 def test_an_endpoint_that_is_down_for_a_while_is_waited_for(tmp_path, server):
     odd = [{"status": 503, "body": "busy"}, {"end": "no_reply"}]
     doors = server.default = Doors(replies=odd)
