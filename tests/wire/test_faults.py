@@ -34,8 +34,8 @@ ATTEMPTS, UNREADABLE = 4, 3
 """`retry.attempts` here; how often a 200 that was cut or cannot be read goes out."""
 CLOCK_S, ATTEMPT_S = 0.3, 0.5
 SHORT = Clocks(first_byte_s=CLOCK_S, idle_s=CLOCK_S, attempt_s=ATTEMPT_S)
-LONG = Clocks(first_byte_s=10, idle_s=10, attempt_s=10, error_body_s=CLOCK_S)
-WAIT_S, LATE_S = 0.1, 3.0
+LONG = Clocks(first_byte_s=20, idle_s=20, attempt_s=20, error_body_s=CLOCK_S)
+WAIT_S, LATE_S = 0.1, 8.0
 """Between two attempts here; what a busy machine may add to a whole run."""
 HALF_A_HEAD = "HTTP/1.1 200 OK\r\nContent-Ty"
 
