@@ -59,6 +59,11 @@ class Runner:
         brakes.on_drain(self._give_up_waiting)
 
     @property
+    def slots(self) -> int:
+        """How many requests there may be in flight, once a first success has come."""
+        return sum(desk.channel.lane.concurrency.limit for desk in self.desks)
+
+    @property
     def backlogs(self) -> Collection[Backlog]:
         return self._backlogs.values()
 
@@ -252,10 +257,11 @@ class Runner:
     # Outcomes
 
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
-        if outcome.status == "succeeded" and not self._refusals.passed:
-            await self._pass_canary()
         if not self._held_back(outcome, desk):
             await self._write(outcome)
+        # Only now: a full disk is known before there are many in flight.
+        if outcome.status == "succeeded" and not self._refusals.passed:
+            await self._pass_canary()
         self._let_next_go(outcome)
 
     def _held_back(self, outcome: Outcome, desk: Desk) -> bool:
@@ -284,9 +290,9 @@ class Runner:
         self._room.ring()
 
     async def _keep_turn(self, turn: Outcome) -> None:
+        await self._write(turn)
         if not self._refusals.passed:
             await self._pass_canary()
-        await self._write(turn)
 
     async def _write(self, outcome: Outcome) -> None:
         try:

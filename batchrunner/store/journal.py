@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from batchrunner.store import files
@@ -14,9 +14,14 @@ from batchrunner.store.framing import End, Header, pack_header, pack_records
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-_RESERVE_BYTES = 4 * 2**20
+RESERVE_BYTES = 4 * 2**20
+"""What is set aside at the start, where there is plenty."""
+MOST_RESERVED = 64 * 2**20
+_BESIDES = 64 * 2**10
+"""For the manifest, the log and whatever else is written meanwhile."""
 
 
 class SegmentFiles:
@@ -49,28 +54,37 @@ class Reserve:
     """Room set aside, so that answers in flight still land on a full disk."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / ".reserve"
+        self.path, self.size_bytes, self._kept = directory / ".reserve", 0, True
 
     def take(self) -> None:
         """Set room aside, as far as there is plenty."""
         free = os.statvfs(self.path.parent)
-        size = min(_RESERVE_BYTES, free.f_bavail * free.f_frsize // 8)
+        files.discard(self.path)
         with suppress(OSError):
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                _allocate(file, size)
-            finally:
-                os.close(file)
+            self.grow(min(RESERVE_BYTES, free.f_bavail * free.f_frsize // 8))
+
+    def grow(self, size_bytes: int) -> None:
+        """Set so much aside in all, unless it has been released. An OSError says why it cannot be."""
+        size = min(size_bytes, MOST_RESERVED)
+        if size <= self.size_bytes or not self._kept:
+            return
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _allocate(file, self.size_bytes, size - self.size_bytes)
+        finally:
+            os.close(file)
+        self.size_bytes = size
 
     def release(self) -> None:
+        self._kept = False
         files.discard(self.path)
 
 
-def _allocate(file: int, size: int) -> None:
+def _allocate(file: int, offset: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        if size:
-            os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file, offset, size)
     else:
+        os.lseek(file, offset, os.SEEK_SET)
         files.write_all(file, bytes(size))
 
 
@@ -79,12 +93,23 @@ class Journal:
 
     For one thread. When a write or a sync fails, what is not yet safe goes to a new segment, durably,
     and the old one counts up to its last good sync for good: a file that failed is not believed again.
-    When that fails too, the journal raises that OSError from then on.
+    When that fails too, the journal raises that OSError from then on. `making_room` is held while the
+    reserve is given up for what must be written: nobody else writes meanwhile.
     """
 
-    def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int, closed: deque[Closed]) -> None:
+    def __init__(
+        self,
+        segments: SegmentFiles,
+        *,
+        epoch: int,
+        before: End,
+        number: int,
+        closed: deque[Closed],
+        making_room: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._segments, self._epoch, self._number = segments, epoch, number - 1
         self._reserve = Reserve(segments.directory)
+        self._making_room, self._largest = making_room or nullcontext(), 0
         self._unsynced: list[bytes] = []
         self._file = -1
         self._before = self._synced = self._written = before
@@ -121,18 +146,23 @@ class Journal:
     def unsynced_bytes(self) -> int:
         return self._written.length - self._synced.length
 
-    def append(self, payloads: Sequence[bytes]) -> int:
-        """Write these payloads as records, in one call to the system; give the last one's sequence."""
+    def append(self, payloads: Sequence[bytes], *, expected: int = 0) -> int:
+        """Write these payloads as records, in one call to the system; give the last one's sequence.
+
+        Room is set aside for as many more as are `expected`. Where there is none that is a failure,
+        although everything was written.
+        """
         self._check()
+        self._set_aside(payloads, expected)
         after = self._written
         records = pack_records(payloads, run_id=self._segments.run_id, segment=after.segment, after=after.sequence)
-        self._unsynced += payloads
         try:
             with files.named(self._path):
                 files.write_all(self._file, records)
         except OSError as error:
-            self._rescue(error)
+            self._rescue(error, payloads)
         else:
+            self._unsynced += payloads
             sequence, length = after.sequence + len(payloads), after.length + len(records)
             self._written = End(segment=after.segment, sequence=sequence, length=length)
         return self._written.sequence
@@ -181,9 +211,32 @@ class Journal:
         if self._file < 0:
             raise OSError(errno.EBADF, "the journal is closed", str(self._path))
 
-    def _rescue(self, error: OSError) -> None:
-        self._note(error)
-        self._go_on(self._unsynced)
+    @property
+    def is_open(self) -> bool:
+        return self._file >= 0
+
+    def _set_aside(self, payloads: Sequence[bytes], expected: int) -> None:
+        """Answers differ in size: those to come may be half as large again as the largest so far."""
+        self._largest = max(self._largest, *map(len, payloads))
+        try:
+            with files.named(self._reserve.path):
+                self._reserve.grow(_BESIDES + expected * self._largest * 3 // 2)
+        except OSError as error:
+            if error.errno in files.FULL and not self.failures:
+                self.failures.append(error)
+
+    def _rescue(self, error: OSError, payloads: Sequence[bytes] = ()) -> None:
+        with self._making_room:
+            self._note(error)
+            if payloads and error.errno in files.FULL:
+                self._sync_earlier()
+            self._go_on([*self._unsynced, *payloads])
+
+    def _sync_earlier(self) -> None:
+        # A full disk harms nothing that was written before: what need not be written again needs no room.
+        with suppress(OSError):
+            files.sync_file(self._file)
+            self._synced, self._unsynced = self._written, []
 
     def _go_on(self, payloads: list[bytes]) -> None:
         abandoned, end, before = self._file, self._synced, self._before

@@ -48,6 +48,7 @@ class Writer:
     On the way out everything is synced and made a part. A disk that refuses is a StoreError from
     `record`, from then on, and from the way out. `on_trouble` is called, in the event loop, as soon as
     it is better to send no more: what is in flight may still be recorded, as long as that works.
+    `expected` says how many outcomes may be on their way; called in a thread. Room is kept for them.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Writer:
         run: Run,
         *,
         on_trouble: Callable[[BatchrunnerError], None] = lambda _: None,
+        expected: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run, self._on_trouble, self._clock = run, on_trouble, clock
+        self._run, self._on_trouble, self._expected, self._clock = run, on_trouble, expected, clock
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
         self._ripe: SimpleQueue[bool] = SimpleQueue()
         self._held_bytes = 0
@@ -191,9 +193,11 @@ class Writer:
         if not batch.entries:
             return
         try:
-            self._run.write(batch.entries)
+            self._run.write(batch.entries, expected=self._expected())
         except BatchrunnerError as error:
             batch.fault = self._fault = error
+        # Before anyone who waits for this batch sends more.
+        self._report(self._fault or self._run.trouble)
         from_thread.run_sync(self._landed, batch)
 
     def _keep_up(self) -> None:
