@@ -90,7 +90,7 @@ class Execution:
                 signalled = stack.enter_context(self._signalled())
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
-                writer = Writer(self.run, on_trouble=self.brakes.drain, expected=lambda: self.runner.slots)
+                writer = Writer(self.run, on_trouble=self.brakes.drain, expected=lambda: self.runner.slots_soon)
                 self.runner = self._runner(wire, await stack.enter_async_context(writer), send_to)
                 group = await stack.enter_async_context(create_task_group())
                 group.start_soon(self._obey_signals, signalled)
@@ -219,11 +219,13 @@ class Execution:
 
     async def _beat(self) -> None:
         while True:
+            progress = self.progress()
             try:
-                await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
+                await to_thread.run_sync(self.heartbeat, progress, self.tally)
             except StoreError as error:
                 self.brakes.drain(error)  # A full disk takes nothing from those in flight.
-            await anyio.sleep(HEARTBEAT_S)
+            if progress.most_in_flight == self.runner.most_in_flight:
+                await self.runner.outgrown.wait(HEARTBEAT_S)
 
     # What can be seen of it
 
@@ -255,6 +257,7 @@ class Execution:
             per_minute=tally.rate.per_minute(),
             limit_per_minute=sum(limits) if limits else None,
             in_flight=len(self.runner.in_flight),
+            most_in_flight=self.runner.most_in_flight,
             slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
             waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),

@@ -30,6 +30,11 @@ class Concurrency:
     def limit(self) -> int:
         return max(1, int(self._limit))
 
+    @property
+    def soon(self) -> int:
+        """How many slots there may be before long."""
+        return self.limit if self.fixed else min(2 * self.limit, self._most)
+
     def succeeded(self, *, in_flight: int, latency_s: float) -> None:
         """A reply came with `in_flight` requests out, itself included."""
         if self.fixed:

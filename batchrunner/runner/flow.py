@@ -50,18 +50,21 @@ class Runner:
         self.sessions = sessions or Sessions(lambda item: None, {})
         self.desks: list[Desk] = []
         self.in_flight: dict[str, Trip] = {}
+        self.most_in_flight = 0
+        """More than this were never in flight. `outgrown` rings when it rises."""
+        self.outgrown = Bell()
         self._route, self._open_channels = route, open_channels
         self._backlogs: dict[str, Backlog] = {}
         self._refusals = Refusals()
         self._room, self._money, self._canary_back = Bell(), Bell(), Bell()
-        self._canaries = 0
+        self._canaries = self._workers = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
 
     @property
-    def slots(self) -> int:
-        """How many requests there may be in flight, once a first success has come."""
-        return sum(desk.channel.lane.concurrency.limit for desk in self.desks)
+    def slots_soon(self) -> int:
+        """How many requests there may be in flight before long."""
+        return sum(desk.channel.lane.concurrency.soon for desk in self.desks)
 
     @property
     def backlogs(self) -> Collection[Backlog]:
@@ -146,6 +149,8 @@ class Runner:
         todo = len(backlog.fresh) + len(backlog.waiting)
         for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
+            self._workers += 1
+            self._foresee()
             self._group.start_soon(self._work, desk)
 
     async def _work(self, desk: Desk) -> None:
@@ -154,6 +159,12 @@ class Runner:
                 await self._advance(trip, desk)
         finally:
             desk.workers -= 1
+            self._workers -= 1
+
+    def _foresee(self) -> None:
+        if self._workers > self.most_in_flight:
+            self.most_in_flight = max(self._workers, self.slots_soon)
+            self.outgrown.ring()
 
     async def _next(self, desk: Desk) -> Trip | None:
         """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
