@@ -36,7 +36,7 @@ def test_every_answer_that_arrived_is_there_once_there_is_room(tmp_path, name, m
     source = write_rows(tmp_path / "rows.jsonl", rows)
     with small_disk(tmp_path / "disk", megabytes) as disk, counting(latency=0.05, reply_bytes=reply_bytes) as server:
         words = run_words(source, server.url, "--concurrency", CONCURRENCY, "--out", disk / "run", "--json")
-        full = batchrunner(*words)
+        full = batchrunner(*words, "--disk-wait", "1s")
         answered = server.books().answered.total()
         enlarge(disk, 200)
         rest = batchrunner(*words)

@@ -52,6 +52,18 @@ def test_the_live_display_never_is_wider_than_its_terminal(total, width, notes):
     assert len(lines) <= 8
 
 
+def test_of_a_long_reason_how_it_begins_and_what_to_do_are_shown():
+    path = "/".join(["a-long-name"] * 30)
+    lines = summary_lines(
+        summary(exit=16, reason=f"{path}: no space left; make room, then give the same command again")
+    )
+
+    said = " ".join(line[9:] for line in lines[1:5])
+    assert "a-long-name" in said
+    assert "make room, then give the same command again" in said
+    assert max(len(line) for line in lines) <= 80
+
+
 def test_the_summary_has_twelve_lines_of_eighty_columns():
     lines = summary_lines(summary())
 
