@@ -74,9 +74,10 @@ def read_or_refuse(memory: Memory) -> list[bytes] | None:
     try:
         return read(memory)
     except RunError as error:
-        assert re.match(r"journal/\d{6}\.log( at byte \d+)?: ", str(error)), error
-        assert str(error).endswith((WAY_OUT, "use the version of batchrunner that wrote it")), error
-        return None
+        said = str(error)
+    assert re.match(r"journal/\d{6}\.log( at byte \d+)?: ", said), said
+    assert said.endswith((WAY_OUT, "use the version of batchrunner that wrote it")), said
+    return None
 
 
 def is_prefix(found: list[bytes] | None, truth: list[bytes]) -> bool:
