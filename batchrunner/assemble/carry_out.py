@@ -261,6 +261,9 @@ def _published(execution: Execution, selection: Selection, invocation: Invocatio
         try:
             return publish_results(execution.run, execution.prepared, selection, overwrite=invocation.overwrite)
         except StoreError as error:
+            known = patience.tried
             if invocation.signals.heard or not patience.lasts(error):
                 raise
+            if not known:
+                execution.display.say(f"{error}; room is waited for, {invocation.disk_wait_s:g} s at most")
             patience.rest()

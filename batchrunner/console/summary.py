@@ -42,11 +42,13 @@ def _head(summary: Mapping[str, Any]) -> str:
 
 
 def _why(summary: Mapping[str, Any]) -> list[str]:
-    """The reason of an exit that is not 0, on three lines at most."""
+    """The reason of an exit that is not 0, on three lines at most; of a longer one how it begins and ends."""
     if not summary["exit"]:
         return []
     first, *rest = textwrap.wrap(text.clean(summary["reason"]), WIDTH - 9) or [""]
-    return [f"why      {first}", *(f"         {line}" for line in rest[:2])]
+    if len(rest) > 2:
+        first, rest = f"{first[: WIDTH - 11]} …", rest[-2:]
+    return [f"why      {first}", *(f"         {line}" for line in rest)]
 
 
 def _failures(failed: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
 import time
 from typing import TYPE_CHECKING
 
 import pytest
+from crash.disks import small_disk
 from driving import api, finish, prompts, run_words, start, write_rows
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
-
-pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 
 
 @pytest.fixture
 def disk(tmp_path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
-    try:
+    with small_disk(tmp_path / "disk", 4) as place:
         yield place
-    finally:
-        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 def fill(path: Path) -> None:

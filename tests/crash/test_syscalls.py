@@ -107,7 +107,7 @@ class Ground:
 
     def words(self, run: Path) -> Sequence[object]:
         rows = self.folder / "rows.jsonl"
-        return run_words(rows, self.server.url, "--concurrency", IN_FLIGHT, "--out", run)
+        return run_words(rows, self.server.url, "--concurrency", IN_FLIGHT, "--out", run, "--disk-wait", "0s")
 
     def begin(self, name: str, run: Path) -> Path:
         """The directory as the run finds it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import RunError
 from batchrunner.store.chain import load, survey
-from batchrunner.store.framing import HEADER_BYTES, START, End, Header, pack_header, pack_records
+from batchrunner.store.framing import HEADER_BYTES, START, WAY_OUT, End, Header, pack_header, pack_records
 
 RUN, OTHER_RUN = "0a" * 16, "0b" * 16
 
@@ -72,8 +73,11 @@ def read(memory: Memory, after: int = 0) -> list[bytes]:
 def read_or_refuse(memory: Memory) -> list[bytes] | None:
     try:
         return read(memory)
-    except RunError:
-        return None
+    except RunError as error:
+        said = str(error)
+    assert re.match(r"journal/\d{6}\.log( at byte \d+)?: ", said), said
+    assert said.endswith((WAY_OUT, "use the version of batchrunner that wrote it")), said
+    return None
 
 
 def is_prefix(found: list[bytes] | None, truth: list[bytes]) -> bool:

@@ -55,6 +55,13 @@ def test_its_job_file_is_valid_and_complete(tmp_path):
     assert "oauth2 = {" in text
 
 
+def test_what_it_names_as_proof_is_there():
+    named = set(re.findall(r"tests/[a-z]+(?:/[a-z_]+\.py)?", README))
+
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
+
+
 def test_it_names_every_exit_status():
     table = README[README.index("## Exit status") :]
 

@@ -18,9 +18,9 @@ from batchrunner.events import Progress
 def progress(**changes: object) -> Progress:
     facts = {
         "name": "job", "done": 12_400, "total": 50_000, "succeeded": 12_397, "failed": 3,
-        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48, "slots": 64,
-        "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000, "cost_usd": 1.52, "seconds": 1_245.0,
-        "left_s": 3_722.0, "draining": False,
+        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48,
+        "most_in_flight": 64, "slots": 64, "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000,
+        "cost_usd": 1.52, "seconds": 1_245.0, "left_s": 3_722.0, "draining": False,
     }  # fmt: skip
     return Progress(**(facts | changes))  # type: ignore[arg-type]
 
@@ -50,6 +50,18 @@ def test_the_live_display_never_is_wider_than_its_terminal(total, width, notes):
 
     assert max(len(line) for line in lines) <= width
     assert len(lines) <= 8
+
+
+def test_of_a_long_reason_how_it_begins_and_what_to_do_are_shown():
+    path = "/".join(["a-long-name"] * 30)
+    lines = summary_lines(
+        summary(exit=16, reason=f"{path}: no space left; make room, then give the same command again")
+    )
+
+    said = " ".join(line[9:] for line in lines[1:5])
+    assert "a-long-name" in said
+    assert "make room, then give the same command again" in said
+    assert max(len(line) for line in lines) <= 80
 
 
 def test_the_summary_has_twelve_lines_of_eighty_columns():
