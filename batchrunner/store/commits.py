@@ -63,6 +63,11 @@ class Commit:
     newest: int = field(default=0, compare=False)
     """The highest number there was when this one was read, valid or not; not stored."""
 
+    @property
+    def forgot_input(self) -> bool:
+        """Whether a salvage made it forget its input: until rows are matched anew, none can be told from its number."""
+        return "fingerprint" in self.input and self.input["fingerprint"] is None
+
     def successor(self, **changes: Any) -> Commit:
         """The next commit, with these changes."""
         return replace(self, number=max(self.number, self.newest) + 1, newest=0, **changes)

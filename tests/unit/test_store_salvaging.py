@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchrunner.errors import RunError
 from batchrunner.records import Outcome
 from batchrunner.store.checking import check_run
+from batchrunner.store.matching import Keys, match, outcome_index
 from batchrunner.store.opening import open_run
 from batchrunner.store.run import Epoch, Run
 from batchrunner.store.view import view_run
@@ -170,3 +171,22 @@ def test_whatever_was_harmed_what_can_be_read_is_kept_and_nothing_is_made_up(dat
     for number in set(harmed) & {2, 3}:
         kept = set(ids(range(number * 10, number * 10 + 10))) & set(found)
         assert len(kept) >= 9
+
+
+def test_what_was_settled_still_counts_as_such_when_the_job_asks_something_else(directory: Path):
+    """Otherwise all of it would be bought again without a word."""
+    open_run(directory).close()
+    with begun(directory, epoch=True) as run:
+        run.append(outcome(3))
+        run.append(outcome(3))
+    newest = max((directory / "commits").iterdir())
+    flip(newest, 200)
+    keys = Keys()
+    for row in range(ROWS):
+        keys.add(row, f"id-{row}", "another key")
+
+    with open_run(directory, salvage=True) as run:
+        assert run.commit.rows == 0
+        matches = match(keys.table(), outcome_index(run.view()))
+
+    assert matches.changed_items == ROWS
