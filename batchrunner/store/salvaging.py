@@ -70,15 +70,15 @@ class _Salvage:
             reason = str(error)
         else:
             reason = f"{self.segments.directory}: of a later epoch than the last commit"
-        records: dict[int, tuple[int, bytes]] = {}
+        records: dict[int, tuple[int | None, bytes]] = {}
         numbers = self.segments.numbers()
         for number in numbers:
             data = self.segments.read(number)
-            epoch = salvage_epoch(data) or self.commit.epoch
+            epoch = salvage_epoch(data)
             for sequence, payload in salvage_records(data, run_id=self.commit.run_id, segment=number):
                 # A later segment repeats what may not have been safe in the one before.
                 records[sequence] = (epoch, payload)
-        kept = {sequence: record for sequence, record in sorted(records.items()) if sequence > after}
+        kept = self._of_known_epochs({number: records[number] for number in sorted(records) if number > after})
         last = max(kept, default=after)
         written = [self._part(kept, epoch) for epoch in sorted({epoch for epoch, _ in kept.values()})]
         named = (*self.commit.parts, *written)
@@ -89,6 +89,12 @@ class _Salvage:
         )
         for number in numbers:
             _rename(self.segments.path(number))
+
+    def _of_known_epochs(self, records: dict[int, tuple[int | None, bytes]]) -> dict[int, tuple[int, bytes]]:
+        """Where a header is lost, all are of a later epoch than any other: of rows of no input that is known."""
+        epochs = {epoch for epoch, _ in records.values()}
+        later = max(self.commit.epoch, *(epoch or 0 for epoch in epochs), 0) + 1 if None in epochs else None
+        return {number: (later or epoch or 0, payload) for number, (epoch, payload) in records.items()}
 
     def names(self) -> None:
         """Set aside what only looks like a commit or a manifest."""

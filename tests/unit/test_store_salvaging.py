@@ -190,3 +190,18 @@ def test_what_was_settled_still_counts_as_such_when_the_job_asks_something_else(
         matches = match(keys.table(), outcome_index(run.view()))
 
     assert matches.changed_items == ROWS
+
+
+def test_rows_of_an_input_that_nobody_knows_any_more_are_taken_for_no_others(directory: Path):
+    """The commit of a longer input is lost, and the header that said of which input the journal is."""
+    open_run(directory).close()
+    with open_run(directory) as run:
+        run.begin(Epoch(input={"fingerprint": "g", "rows_path": "p"}, asked={"model": "m"}, rows=2 * ROWS))
+        run.append(outcome(2 * ROWS - 1))
+    flip(max((directory / "commits").iterdir()), 200)
+    flip(segments(directory)[-1], 20)
+
+    open_run(directory, salvage=True).close()
+
+    assert recorded(directory) == sorted([*ids(range(ROWS)), f"id-{2 * ROWS - 1}"])
+    assert check_run(directory).faults == []
