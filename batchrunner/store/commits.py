@@ -6,6 +6,7 @@ Creating the next number fences a second writer, even where locks lie.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -94,9 +95,10 @@ def damaged(directory: Path) -> list[Path]:
     found = []
     for number in _numbers(directory):
         path = _path(directory, number)
-        commit = _unpack(path.read_bytes(), path)
-        if commit is None or commit.number != number:
-            found.append(path)
+        with suppress(FileNotFoundError):  # Old ones go while we look.
+            commit = _unpack(path.read_bytes(), path)
+            if commit is None or commit.number != number:
+                found.append(path)
     return found
 
 
