@@ -20,7 +20,8 @@ LAST = 3
 class Signals:
     """Counts the signals that ask a run to end.
 
-    Until a run listens nothing has been sent: the first signal raises `Interrupted` wherever the program is.
+    Until a run listens nothing has been sent: the first signal raises `Interrupted` wherever the program is; a
+    second one is only counted, for it would raise where that is dealt with.
     A run that listens is told of each; once it has ended they are only counted, for it has its last word to say.
     The third always ends the process at once, also one that hangs. Signals that whoever started us has switched
     off, as nohup does, stay off. Needs the main thread.
@@ -54,9 +55,9 @@ class Signals:
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.heard.append(signal.Signals(number))
-        if not self._listening:
-            raise Interrupted(signal.Signals(number), " before anything was sent")
         if len(self.heard) >= LAST:
             os._exit(128 + number)
+        if not self._listening and len(self.heard) == 1:
+            raise Interrupted(signal.Signals(number), " before anything was sent")
         if self._tell is not None:
             self._tell()

@@ -42,6 +42,16 @@ def test_until_a_run_listens_the_first_one_raises(number):
     assert caught.value.exit_code == 128 + number
 
 
+def test_a_second_one_does_not_raise_where_the_first_is_dealt_with():
+    with as_before():
+        signals = Signals().install()
+        with suppress(Interrupted):
+            send(signal.SIGTERM)
+        send(signal.SIGTERM)
+
+    assert len(signals.heard) == 2
+
+
 def test_a_run_that_listens_is_told_and_afterwards_they_are_only_counted():
     told: list[int] = []
     with as_before():
