@@ -132,29 +132,38 @@ def _check_results(view: View, path: Path, report: Report) -> int:
     if stale:
         report.notes.append(f"{path}: older than the outcomes; it is made anew when the run finishes")
     names = [name for name in RECORD.names if name in pq.read_schema(path).names]
+    undropped = False
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file, Join(view) as join:
             for group in range(file.num_row_groups):  # One by one: a batch may span many, whatever their size.
                 for batch in file.iter_batches(columns=names, row_groups=[group]):
-                    if not stale:
-                        _compare(batch, join, path)
+                    undropped |= not stale and _compare(batch, join, path)
             rows = int(file.metadata.num_rows)
     except (OSError, pa.ArrowException) as error:
         raise RunError(f"{path}: {parts.reason(error)}; {_MADE_ANEW}") from error
+    if undropped:
+        report.notes.append(
+            f"{path}: holds raw replies that are in no part; clean --drop-responses was stopped, repeat it"
+        )
     if not stale and marks.get(b"rows") == b"null" and rows < report.finished:
         raise RunError(f"{path}: {rows:,} rows, but {report.finished:,} have an outcome; {_MADE_ANEW}")
     return rows
 
 
-def _compare(batch: pa.RecordBatch, join: Join, path: Path) -> None:
+def _compare(batch: pa.RecordBatch, join: Join, path: Path) -> bool:
+    """Raises RunError for what is not so. Gives whether there are raw replies that were dropped elsewhere."""
     expected = pa.Table.from_batches(join.rows_of(batch.select(list(FROM_INPUT)))).select(batch.schema.names)
     found = pa.Table.from_batches([batch]).cast(expected.schema)
+    undropped = False
     if found.equals(expected):
-        return
+        return undropped
     for name in found.column_names:
         for row, one, other in zip(batch["row"], found[name].to_pylist(), expected[name].to_pylist(), strict=True):
-            if not _same(one, other):
+            if name == "response" and other is None and one is not None:
+                undropped = True
+            elif not _same(one, other):
                 raise RunError(f"{path}: row {row}: column {name} is not what its outcome says; {_MADE_ANEW}")
+    return undropped
 
 
 def _same(one: object, other: object) -> bool:

@@ -197,7 +197,7 @@ def killed_at(directory: Path, step: int) -> bool:
 
 
 def test_killed_at_any_step_it_is_as_it_was_or_clean(in_memory: Path):
-    steps = 0
+    steps = stopped = 0
     small(in_memory / "0")
     for step in range(1, 60):
         directory = in_memory / str(step)
@@ -208,6 +208,9 @@ def test_killed_at_any_step_it_is_as_it_was_or_clean(in_memory: Path):
         if not killed_at(directory, step):
             break
         steps += 1
+        report = check_run(directory)
+        assert report.faults == []
+        stopped += any("--drop-responses was stopped, repeat it" in note for note in report.notes)
         with open_run(directory) as run:
             clean(run, rows_of, drop_responses=True)
         assert said(directory) == before
@@ -215,6 +218,7 @@ def test_killed_at_any_step_it_is_as_it_was_or_clean(in_memory: Path):
         assert report.faults == []
 
     assert steps >= 8
+    assert stopped >= 1
 
 
 def test_cleaned_parts_outlive_a_commit_that_is_lost_before_all_else_is_gone(in_memory: Path):
