@@ -103,8 +103,8 @@ def damaged(directory: Path) -> list[Path]:
 
 
 def older(directory: Path, commit: Commit) -> list[Path]:
-    """The commits before this one."""
-    return [_path(directory, number) for number in _numbers(directory) if number < commit.number]
+    """The commits before this one, but for the last of them: should this one be damaged, that one rules."""
+    return [_path(directory, number) for number in _numbers(directory) if number < commit.number][:-1]
 
 
 def publish(directory: Path, commit: Commit, mode: int) -> None:

@@ -190,6 +190,8 @@ class Run:
     def replace_parts(self, replacing: Sequence[Part], *, dropped: Mapping[str, Any]) -> None:
         """Let these parts, all of the current epoch, take the place of all there are."""
         self._publish(parts=tuple(replacing), carried=None, dropped=dropped)
+        # No earlier commit names these parts, and damage to a single file must not lose them all.
+        self._publish()
 
     def finish(self) -> None:
         """Make a part of everything, and close the journal for good."""
