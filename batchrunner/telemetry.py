@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -22,10 +23,14 @@ class Emit(Protocol):
 
 
 @contextmanager
-def run_log(path: Path, *, redact: Callable[[str], str]) -> Iterator[Emit]:
-    """Append to the log at `path` from a thread of its own; every line passes `redact`."""
-    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
-    path.chmod(0o600)
+def run_log(
+    path: Path, *, redact: Callable[[str], str], tell: Callable[[str], None] = lambda _: None
+) -> Iterator[Emit]:
+    """Append to the log at `path` from a thread of its own; every line passes `redact`.
+
+    What the disk refuses is lost, and `tell` hears of it once: no log is worth a run.
+    """
+    handler = _LogFile(path, tell)
     handler.setFormatter(_Lines(redact))
     waiting: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     listener = QueueListener(waiting, handler)
@@ -42,6 +47,37 @@ def run_log(path: Path, *, redact: Callable[[str], str]) -> Iterator[Emit]:
     finally:
         listener.stop()
         handler.close()
+
+
+class _LogFile(logging.Handler):
+    def __init__(self, path: Path, tell: Callable[[str], None]) -> None:
+        super().__init__()
+        self._path, self._tell, self._told = path, tell, False
+        self._file = -1
+        with self._forgiving():
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = f"{self.format(record)}\n".encode("utf-8", "backslashreplace")
+        with self._forgiving():
+            if self._file >= 0:
+                os.write(self._file, line)
+
+    def close(self) -> None:
+        with self._forgiving():
+            if self._file >= 0:
+                os.close(self._file)
+        self._file = -1
+        super().close()
+
+    @contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                self._tell(f"{self._path}: {(error.strerror or str(error)).lower()}; the log has gaps, the run goes on")
 
 
 class _Lines(logging.Formatter):

@@ -166,7 +166,6 @@ class Play:
             estimator=estimator or Estimator(),
             budget=budget or Budget(),
             settings=Settings(endpoint=Endpoint(base_url="http://test"), item_s=item_s),
-            redact=lambda text: text,
         )
         self.runner = Runner(
             worker=worker,

@@ -54,6 +54,8 @@ class Manner:
     grace_s: float = 25.0
     patient: bool = False
     """Ctrl-C waits for those in flight within their own clocks, without the grace."""
+    disk_wait_s: float = 60.0
+    """How long a full disk is waited for."""
     simulate: bool = False
 
 
@@ -91,7 +93,8 @@ class Execution:
                 signalled = stack.enter_context(self._signalled())
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
-                writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
+                writer = await stack.enter_async_context(self._writer())
+                self.brakes.on_drain(writer.hurry)
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
                 group.start_soon(self._obey_signals, signalled)
@@ -121,6 +124,25 @@ class Execution:
         async with simulator.serving(settings) as server:
             yield self.prepared.ready.provider.normalise(server.url)
 
+    def _writer(self) -> Writer:
+        def wait(error: BatchrunnerError) -> None:
+            self.brakes.hold()
+            self.emit("disk_full", error=str(error))
+            self.display.say(f"{error}; until there is room nothing is sent, for {self.manner.disk_wait_s:g} s at most")
+
+        def go_on() -> None:
+            self.emit("disk_has_room")
+            self.display.say("there is room again")
+            self.brakes.release()
+
+        return Writer(
+            self.run,
+            on_trouble=self.brakes.drain,
+            on_full=wait,
+            on_room=go_on,
+            disk_wait_s=self.manner.disk_wait_s,
+        )
+
     def _wire(self) -> Wire:
         job = self.prepared.ready.job
         times = job.timeouts
@@ -146,13 +168,12 @@ class Execution:
         worker = Worker(
             provider=ready.provider,
             asks=self.prepared.asker,
-            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s),
+            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor),
             backoff=Backoff(attempts=job.retry.attempts),
             prices=ready.prices,
             estimator=self.estimator,
             budget=self.budget,
             settings=settings,
-            redact=self.redactor,
             resend=self.resend,
             begun=self.begun,
         )
@@ -230,8 +251,8 @@ class Execution:
             try:
                 await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
             except StoreError as error:
-                # A full disk takes nothing from those in flight; a lack of open files costs a beat and no more.
-                if not _no_file_left(error.__cause__):
+                # What comes of a full disk the journal's writer decides; a lack of open files costs a beat.
+                if not (error.full or _no_file_left(error.__cause__)):
                     self.brakes.drain(error)
             await anyio.sleep(HEARTBEAT_S)
 
@@ -254,7 +275,7 @@ class Execution:
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
-        notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
+        notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
         held = sum(len(backlog.held) for backlog in self.runner.backlogs)
         notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(

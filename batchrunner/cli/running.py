@@ -16,6 +16,7 @@ from batchrunner.assemble import Invocation, fatal, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
+from batchrunner.console.text import clean
 from batchrunner.errors import BatchrunnerError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble import Redo
     from batchrunner.signals import Signals
 
-ONCE = ("--fresh", "--accept-change")
+ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
 
 
@@ -46,8 +47,12 @@ def run_asked(
         strict=bool(given.get("strict")),
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
+        salvage=bool(given.get("salvage")),
+        overwrite=bool(given.get("overwrite")),
+        state_dir=Path(given["state_dir"]) if given.get("state_dir") else None,
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
+        disk_wait_s=_seconds("--disk-wait", given.get("disk_wait") or "60s"),
         patient=_stderr_is_terminal(),
         simulate=bool(given.get("simulate")),
         redo=redo,
@@ -63,7 +68,7 @@ def run_asked(
     except BatchrunnerError as error:
         if not as_json:
             raise
-        click.echo(f"batchrunner: {error}", err=True)
+        click.echo(clean(f"batchrunner: {error}", keep_lines=True), err=True)
         summary = fatal(error, asked.job, invocation.directory, invocation.command)
     conclude(summary, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
@@ -93,7 +98,7 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file")
+    places = ("out", "runs_dir", "env_file", "state_dir")
     return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
 
 

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from batchrunner.store import Report
 
 BRIEF = 400
 """Characters of a text that are shown unless all are asked for."""
@@ -47,6 +50,16 @@ def _alive(state: Mapping[str, Any]) -> str:
     return f", exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "")
 
 
+def sound_line(run: Path, report: Report) -> str:
+    """What `fsck` prints of a run that is sound."""
+    results = "none yet" if report.results is None else f"{report.results:,} rows"
+    sealed = report.outcomes - report.journaled
+    return (
+        f"{run}: sound; {report.finished:,} of {report.rows:,} rows have an outcome, {sealed:,} outcomes in "
+        f"{report.parts:,} parts and {report.journaled:,} in the journal, results: {results}"
+    )
+
+
 def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: Callable[..., str]) -> Iterator[str]:
     """One item: what was asked, what came back, what it took."""
     line = f", {row['input_file']}" + (f" line {row['input_line']}" if row["input_line"] is not None else "")
@@ -59,7 +72,7 @@ def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: C
         yield clean(f"error    {row['error_type']}{status}: {row['error']}")
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens")]
     if any(value is not None for value in tokens):
-        yield f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}"
+        yield clean(f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}")
     answer = None if row.get("turns") else row["text"]
     for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", answer)):
         if value:

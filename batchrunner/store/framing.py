@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from batchrunner.errors import RunError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 MAGIC = b"\x89brlog\r\n"
 VERSION = 1
@@ -29,7 +29,7 @@ _NUMBERS = struct.Struct("<IQ")
 HEADER_BYTES = _HEADER.size + _CHECKSUM.size
 RECORD_BYTES = _RECORD.size
 
-_WAY_OUT = "restore it from a backup, or begin anew beside it with --fresh"
+WAY_OUT = "restore it from a backup, or run again with --salvage: what cannot be read is asked again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +124,25 @@ def scan(data: bytes, header: Header, *, where: str, end: End | None = None) -> 
     return Scan(payloads=payloads, end=found, torn_bytes=limit - offset)
 
 
+def salvage_records(data: bytes, *, run_id: str, segment: int) -> Iterator[tuple[int, bytes]]:
+    """Every record of a damaged segment that can be read, with its sequence, wherever it lies."""
+    view, seed, offset = memoryview(data), _seed(run_id, segment), 0
+    while (found := _next_valid(data, offset, seed)) is not None:
+        record = _record_at(view, found, seed)
+        assert record is not None
+        sequence, payload = record
+        yield sequence, bytes(payload)
+        offset = found + RECORD_BYTES + len(payload)
+
+
+def salvage_epoch(data: bytes) -> int | None:
+    """The epoch that a segment's header names; None where the header is damaged."""
+    whole = len(data) >= HEADER_BYTES
+    if not whole or (zlib.crc32(data[: _HEADER.size]),) != _CHECKSUM.unpack_from(data, _HEADER.size):
+        return None
+    return int(_HEADER.unpack_from(data)[4])
+
+
 def _valid_records(data: bytes, after: int, seed: int, where: str) -> tuple[list[memoryview], int, int]:
     view, payloads, offset, sequence = memoryview(data), [], HEADER_BYTES, after
     while (record := _record_at(view, offset, seed)) is not None:
@@ -166,4 +185,4 @@ def _checksum(payload: bytes | memoryview, sequence: int, seed: int) -> int:
 
 def damage(where: str, offset: int, what: str) -> RunError:
     """The refusal of a journal that cannot be what was written."""
-    return RunError(f"{where} at byte {offset}: {what}; {_WAY_OUT}")
+    return RunError(f"{where} at byte {offset}: {what}; {WAY_OUT}")

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import secrets
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchrunner.errors import RunError
-from batchrunner.store import chain, commits, files, lock
+from batchrunner.errors import RunError, RunLocked
+from batchrunner.store import chain, commits, files, lock, parts, places, salvaging
 from batchrunner.store.commits import Commit
+from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.journal import SegmentFiles
 from batchrunner.store.manifest import read_manifest
 from batchrunner.store.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from batchrunner.store.chain import Survey
     from batchrunner.store.lock import Lock
 
 FOLDERS = ("commits", "journal", "parts")
-
-_RESTORE = "restore it from a backup, or begin anew with --fresh"
 
 
 def open_run(
@@ -31,22 +29,30 @@ def open_run(
     wait_s: float = 0.0,
     mode: int = 0o640,
     create: bool = True,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
+    salvage: bool = False,
+    state_dir: Path | None = None,
 ) -> Run:
     """Take hold of the run in `directory`, or of a new one there; what a kill left behind becomes a part.
 
     Raises RunLocked when another process still has it after `wait_s`, RunError when the directory is
     not ours, damaged or not writable, StoreError when the disk fails. Nothing is touched before the
-    lock is held, and nothing at all in a run of a newer version.
+    lock is held, and nothing at all in a run of a newer version. With `salvage`, damage is no refusal: what can
+    be read is kept, the rest set aside. A new run keeps lock and journal in `state_dir`, if given one.
     """
     with files.preparing(directory):
         _check_ours(directory, create=create)
+        files.make_directory(directory)
+        lost = places.settle(directory, state_dir, salvage=salvage)
         for folder in FOLDERS:
             files.make_directory(directory / folder)
-        held = lock.acquire(directory / "lock", wait_s=wait_s, sleep=sleep, clock=clock)
+        path = places.lock_path(directory)
+        held = lock.acquire(path, wait_s=wait_s)
         try:
-            return _recover(directory, held, mode)
+            if places.lock_path(directory) != path:
+                raise RunLocked(f"{directory} was put aside by its owner meanwhile; give the same command again")
+            run = _recover(directory, held, mode, salvage=salvage)
+            run.recovered = replace(run.recovered, lost=(*lost, *run.recovered.lost))
+            return run
         except BaseException:
             held.release()
             raise
@@ -73,17 +79,22 @@ def _our_manifest(directory: Path) -> bool:
         return False
 
 
-def _recover(directory: Path, held: Lock, mode: int) -> Run:
+def _recover(directory: Path, held: Lock, mode: int, *, salvage: bool) -> Run:
     commit = commits.latest(directory / "commits")
     if commit is None:
         commit = _first_commit(directory)
+    lost: tuple[str, ...] = ()
+    if salvage and commit.number:
+        commit, lost = salvaging.salvage(directory, commit, mode)
     segments = SegmentFiles(directory / "journal", commit.run_id)
     survey = chain.survey(segments, after=commit.folded_through)
-    _check_fits(directory, commit, survey)
+    check_fits(directory, commit, survey)
     for folder in (directory, *(directory / name for name in FOLDERS)):
         files.discard_partials(folder)
-    _discard_unnamed(directory / "parts", commit)
+    for path in parts.unnamed(directory / "parts", commit):
+        files.discard(path)
     run = Run(directory, lock=held, commit=commit, mode=mode, survey=survey)
+    run.recovered = replace(run.recovered, lost=lost)
     run.fold()
     segments.drop(max(segments.numbers(), default=0))
     return run
@@ -92,28 +103,17 @@ def _recover(directory: Path, held: Lock, mode: int) -> Run:
 def _first_commit(directory: Path) -> Commit:
     """What stands before the first commit: nothing. Raises RunError when something does."""
     for path in (*(directory / "journal").glob("*.log"), *(directory / "parts").glob("*.parquet")):
-        raise RunError(f"{directory / 'commits'}: no commit, but {path.name} is there; {_RESTORE}")
+        raise RunError(f"{directory / 'commits'}: no commit, but {path.name} is there; {commits.WAY_BACK}")
     return Commit(run_id=secrets.token_hex(16), number=0, epoch=0, input={}, asked={}, rows=0)
 
 
-def _check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
+def check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
     """Refuse what only a lost commit explains, rather than throw away what it named."""
     known = max(commit.folded_through, survey.tail.sequence)
     lost = f"commits/{commit.number:06d}.json is not the last one there was"
-    for path in _unnamed(directory / "parts", commit):
+    for path in parts.unnamed(directory / "parts", commit):
         last = path.stem.rpartition("-")[2]
         if path.stem[:1].isdigit() and int(last) > known:
-            raise RunError(f"{path}: {lost}: no commit names this part; {_RESTORE}")
+            raise RunError(f"{path}: {lost}: no commit names this part; {WAY_OUT}")
     if any(closed.epoch > commit.epoch for closed in survey.closed):
-        raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {_RESTORE}")
-
-
-def _unnamed(folder: Path, commit: Commit) -> list[Path]:
-    named = {commit.carried, *(part.name for part in commit.parts)}
-    ours = (*folder.glob("[0-9]*-[0-9]*.parquet"), *folder.glob("carried-[0-9]*.parquet"))
-    return sorted(path for path in ours if path.name not in named)
-
-
-def _discard_unnamed(folder: Path, commit: Commit) -> None:
-    for path in _unnamed(folder, commit):
-        files.discard(path)
+        raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {WAY_OUT}")

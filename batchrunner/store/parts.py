@@ -17,6 +17,7 @@ from batchrunner.errors import RunError
 from batchrunner.schema import PART, RECORD
 from batchrunner.store import files
 from batchrunner.store.commits import Part
+from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.ledger import BAD_ROW
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchrunner.records import Outcome
+    from batchrunner.store.commits import Commit
 
 _TIMES = [field.name for field in RECORD if pa.types.is_timestamp(field.type)]
 _JSON = pa.schema([(field.name, pa.int64() if field.name in _TIMES else field.type) for field in RECORD])
@@ -66,18 +68,23 @@ def to_table(payloads: Sequence[bytes | memoryview], *, after: int, epoch: int) 
     return table.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(payloads))).cast(PART)
 
 
-def write(directory: Path, table: pa.Table, mode: int) -> Part:
+def write(directory: Path, table: pa.Table, mode: int, *, prefix: str = "") -> Part:
     """Make a part of a table of one epoch, sorted by row."""
     numbers = pc.min_max(table["sequence"]).as_py()
-    name = f"{numbers['min']:012d}-{numbers['max']:012d}.parquet"
+    name = f"{prefix}{numbers['min']:012d}-{numbers['max']:012d}.parquet"
     order = pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])
+    return _part(name, table, write_table(directory / name, table.take(order), mode))
+
+
+def _part(name: str, table: pa.Table, size_bytes: int) -> Part:
+    numbers = pc.min_max(table["sequence"]).as_py()
     return Part(
         name=name,
         rows=table.num_rows,
         first_sequence=numbers["min"],
         last_sequence=numbers["max"],
-        epoch=table["epoch"][0].as_py(),
-        size_bytes=write_table(directory / name, table.take(order), mode),
+        epoch=pc.max(table["epoch"]).as_py(),
+        size_bytes=size_bytes,
     )
 
 
@@ -101,6 +108,37 @@ def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return table.select(columns)
 
 
+def describe(path: Path) -> Part:
+    """A part by its file alone. Raises RunError unless it is a part, and whole."""
+    part = _part(path.name, read(path, ["sequence", "epoch"]), path.stat().st_size)
+    check(path.parent, part)
+    return part
+
+
+def check(folder: Path, part: Part) -> None:
+    """Read a part whole. Raises RunError unless it is what its commit says."""
+    path = folder / part.name
+    table = read(path, PART.names)
+    numbers = pc.min_max(table["sequence"]).as_py()
+    said = (part.size_bytes, part.rows, part.first_sequence, part.last_sequence)
+    found = (path.stat().st_size, table.num_rows, numbers["min"], numbers["max"])
+    for what, one, other in zip(("bytes", "outcomes", "as first number", "as last number"), said, found, strict=True):
+        if one != other:
+            raise RunError(f"{path}: {other} {what}, its commit says {one}; {WAY_OUT}")
+    if len(pc.unique(table["sequence"])) != table.num_rows:
+        raise RunError(f"{path}: outcomes with the same number; {WAY_OUT}")
+    if pc.unique(table["epoch"]).to_pylist() != [part.epoch]:
+        raise RunError(f"{path}: outcomes of another epoch than {part.epoch}; {WAY_OUT}")
+
+
+def unnamed(folder: Path, commit: Commit) -> list[Path]:
+    """Our files beside those that the commit names: leftovers, or those of a commit that was lost."""
+    named = {commit.carried, *(part.name for part in commit.parts)}
+    patterns = ("[0-9]*-[0-9]*.parquet", "carried-[0-9]*.parquet", "cleaned-[0-9]*.parquet")
+    ours = [path for pattern in patterns for path in folder.glob(pattern)]
+    return sorted(path for path in ours if path.name not in named)
+
+
 def plain_bytes(path: Path) -> int:
     """How large a part's columns are before they are compressed."""
     with _opened(path) as file:
@@ -111,10 +149,10 @@ def plain_bytes(path: Path) -> int:
 @contextmanager
 def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             yield file
     except (OSError, pa.ArrowException) as error:
-        raise RunError(f"{path}: {_reason(error)}; restore it from a backup, or begin anew with --fresh") from error
+        raise RunError(f"{path}: {reason(error)}; {WAY_OUT}") from error
 
 
 def codes(table: pa.Table) -> pa.Array:
@@ -175,7 +213,11 @@ def _encodable(value: Any) -> Any:
 def _to_parquet(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table, sink, compression="zstd", use_dictionary=[name for name in _FEW_VALUES if name in table.column_names]
+        table,
+        sink,
+        compression="zstd",
+        use_dictionary=[name for name in _FEW_VALUES if name in table.column_names],
+        write_page_checksum=True,
     )
     return sink.getvalue()
 
@@ -185,13 +227,16 @@ def _check_rows(path: Path, rows: int) -> None:
         found = pq.read_metadata(path).num_rows
     except (OSError, pa.ArrowException) as error:
         files.discard(path)
-        raise OSError(errno.EIO, f"written, but cannot be read back ({_reason(error)})", str(path)) from error
+        raise OSError(errno.EIO, f"written, but cannot be read back ({reason(error)})", str(path)) from error
     if found != rows:
         files.discard(path)
         raise OSError(errno.EIO, f"{rows} outcomes written, {found} read back", str(path))
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """What went wrong with a file, in one line."""
+    if isinstance(error, FileNotFoundError):
+        return "missing"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
     return str(error).splitlines()[0].rstrip(".") if str(error) else "damaged"

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from batchrunner.store.view import View
 
+RESULTS = "results.parquet"
+
 OURS = b"batchrunner_run"
 """The metadata key that marks a results file as ours; its value is the run's id."""
 
@@ -80,7 +82,7 @@ def build_results(
 
 def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
     """Whether whole results are at `target` that were built with exactly this metadata."""
-    found = _metadata(target)
+    found = metadata_of(target)
     return OURS in found and {key: value for key, value in found.items() if key != OURS} == _marks(metadata)
 
 
@@ -92,8 +94,8 @@ def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
         return
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{target} is not a regular file; remove it, or give another path")
-    if not overwrite and _metadata(target).get(OURS) != run_id.encode():
-        raise StoreError(f"{target} was not written by this run; move it away, or give another path")
+    if not overwrite and metadata_of(target).get(OURS) != run_id.encode():
+        raise StoreError(f"{target} was not written by this run; move it away, or replace it with --overwrite")
 
 
 def _marks(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:
@@ -103,7 +105,8 @@ def _marks(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:
     }
 
 
-def _metadata(path: Path) -> Mapping[bytes, bytes]:
+def metadata_of(path: Path) -> Mapping[bytes, bytes]:
+    """The metadata of a results file; empty where it cannot be read."""
     try:
         found: Mapping[bytes, bytes] = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException):
@@ -114,7 +117,7 @@ def _metadata(path: Path) -> Mapping[bytes, bytes]:
 def _write(file: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     rows = 0
     with os.fdopen(file, "wb") as out:
-        with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
             for group in _groups(batches):
                 table = pa.Table.from_batches(group).cast(schema)
                 writer.write_table(table)

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from batchrunner.errors import RunError
 from batchrunner.schema import OUTCOME, PART
 from batchrunner.store import chain, commits, parts
+from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.journal import SegmentFiles
 from batchrunner.store.ledger import Ledger
 
@@ -37,6 +38,8 @@ class Source:
     first_sequence: int
     last_sequence: int
     epoch: int
+    rows: int
+    """How many outcomes: numbers may be missing where a run was cleaned."""
     path: Path
     table: pa.Table | None = None
 
@@ -60,8 +63,13 @@ class View:
 
     @property
     def outcomes_recorded(self) -> int:
-        """How many outcomes were ever recorded, superseded ones included."""
-        return sum(source.last_sequence - source.first_sequence + 1 for source in self.sources)
+        """How many outcomes there are, superseded ones included."""
+        return sum(source.rows for source in self.sources)
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the last outcome recorded."""
+        return max((self.commit.folded_through, *(source.last_sequence for source in self.sources)))
 
     @cached_property
     def ledger(self) -> Ledger:
@@ -144,15 +152,17 @@ def _view(directory: Path) -> View:
         raise RunError(f"{directory}: no run here; see that the path is right, or start one with `batchrunner run`")
     segments = SegmentFiles(directory / "journal", commit.run_id)
     found = chain.survey(segments, after=commit.folded_through)
-    return View(directory, commit, [_journal_source(segments, closed) for closed in found.closed])
+    return View(directory, commit, [journal_source(segments, closed) for closed in found.closed])
 
 
-def _journal_source(segments: SegmentFiles, closed: chain.Closed) -> Source:
+def journal_source(segments: SegmentFiles, closed: chain.Closed) -> Source:
+    """The outcomes of a segment. Raises RunError when they cannot be read."""
     payloads = chain.load(segments, closed).payloads
     return Source(
         first_sequence=closed.after + 1,
         last_sequence=closed.end.sequence,
         epoch=closed.epoch,
+        rows=closed.outcomes,
         path=segments.path(closed.end.segment),
         table=parts.to_table(payloads, after=closed.after, epoch=closed.epoch),
     )
@@ -163,6 +173,7 @@ def _part_source(folder: Path, part: Part) -> Source:
         first_sequence=part.first_sequence,
         last_sequence=part.last_sequence,
         epoch=part.epoch,
+        rows=part.rows,
         path=folder / part.name,
     )
 
@@ -186,7 +197,5 @@ def note(ledger: Ledger, table: pa.Table, codes: pa.Array, where: object) -> Non
     """Take a table's outcomes into account. Raises RunError for a row that the input does not have."""
     rows = longs(table["row"])
     if rows and not 0 <= min(rows) <= max(rows) < ledger.rows:
-        raise RunError(
-            f"{where}: holds rows that the input of {ledger.rows} rows does not have; begin anew with --fresh"
-        )
+        raise RunError(f"{where}: holds rows that the input of {ledger.rows} rows does not have; {WAY_OUT}")
     ledger.note_all(rows, longs(table["sequence"]), small(codes))

@@ -13,7 +13,7 @@ from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, Req
 from batchrunner.limits.budget import NOTHING, Reservation
 from batchrunner.providers import conversation
 from batchrunner.records import Outcome, Usage
-from batchrunner.retry import MOST_UNREADABLE, Backoff
+from batchrunner.retry import MOST_UNREADABLE, Backoff, unreadable
 from batchrunner.worker.outcomes import Outcomes
 from batchrunner.worker.requests import Requests
 from batchrunner.worker.trip import Answered, Later, Trip, Unfinished
@@ -43,7 +43,6 @@ class Worker:
     estimator: Estimator
     budget: Budget
     settings: Settings
-    redact: Callable[[str], str]
     resend: Asks | None = None
     """Asks instead of `asks` what is sent; the item's request key stays that of `asks`."""
     begun: Mapping[str, Begun] = field(default_factory=dict)
@@ -132,8 +131,7 @@ class Worker:
     def _book_failure(self, trip: Trip, error: RequestError, *, was_down: bool) -> Reservation:
         if error.went_out:
             trip.possibly_billed += 1
-        if error.error_type in ("malformed", "truncated"):
-            trip.unreadable += 1
+        trip.unreadable += unreadable(error)
         trip.retry = error.error_type != "rate_limit" and error.scope != "machine" and not was_down
         trip.failures += trip.retry
         trip.attempts -= error.scope == "machine"
@@ -147,7 +145,7 @@ class Worker:
 
     def _judge(self, trip: Trip, error: RequestError, channel: Channel) -> Outcome | Later | Unfinished:
         """What a failed attempt means for its item, its lane and the run."""
-        message = self.redact(str(error))
+        message = str(error)
         if error.verdict == "abort" and error.scope == "agent" and trip.own:
             self._not_found[trip.own] = self._not_found.get(trip.own, 0) + 1
             return self._outcomes.failed(trip, "rejected", error, message)

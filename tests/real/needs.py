@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def lacking(what: str, how: str) -> NoReturn:
-    said = f"{what} is not installed; {how}"
+    said = f"{what} is missing; {how}"
     if os.environ.get("CI"):
         pytest.fail(said)
     pytest.skip(said)

@@ -139,7 +139,7 @@ def test_a_damaged_record_with_valid_ones_behind_it_is_refused_with_file_and_off
 
     assert str(refused.value) == (
         f"{path} at byte {second}: damaged record with valid ones behind it; "
-        "restore it from a backup, or begin anew beside it with --fresh"
+        "restore it from a backup, or run again with --salvage: what cannot be read is asked again"
     )
 
 

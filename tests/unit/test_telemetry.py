@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+
+import pytest
 
 from batchrunner.telemetry import run_log
 
@@ -33,3 +36,26 @@ def test_a_resumed_run_goes_on_in_the_same_log(tmp_path):
             emit("run_started")
 
     assert len((tmp_path / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a file that is always full")
+def test_a_full_disk_takes_lines_but_never_ends_the_run(tmp_path, capfd):
+    told: list[str] = []
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+
+    with run_log(tmp_path / "log.jsonl", redact=lambda text: text, tell=told.append) as emit:
+        for _ in range(3):
+            emit("lane_paused", lane="key A")
+
+    assert [line.partition(": ")[2] for line in told] == ["no space left on device; the log has gaps, the run goes on"]
+    assert capfd.readouterr().err == ""
+
+
+def test_a_log_that_cannot_be_opened_is_done_without(tmp_path):
+    told: list[str] = []
+    (tmp_path / "log.jsonl").mkdir()
+
+    with run_log(tmp_path / "log.jsonl", redact=lambda text: text, tell=told.append) as emit:
+        emit("run_started")
+
+    assert "is a directory" in told[0]

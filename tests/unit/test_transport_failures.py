@@ -7,6 +7,7 @@ import ssl
 
 import httpx
 import pytest
+from aiohttp.http import HttpProcessingError
 
 from batchrunner.transport.attempt import Attempt, Clocks, Watch
 from batchrunner.transport.failures import MEANING, TRANSLATED, failure
@@ -77,6 +78,15 @@ def test_only_a_stale_connection_is_tried_again_at_once(
     error = failure(httpx.RemoteProtocolError("x"), attempt(sent=sent, reused=reused), where=WHERE, status=status)
 
     assert error.wait_s == wait_s
+
+
+def test_garbage_on_a_reused_connection_is_not_stale() -> None:
+    error = httpx.RemoteProtocolError("400 bad header")
+    error.__cause__ = HttpProcessingError(code=400, message="bad header")
+
+    told = failure(error, attempt(sent=True, reused=True), where=WHERE)
+
+    assert (told.wait_s, str(told)) == (None, f"no answer from {WHERE} (RemoteProtocolError: 400 bad header)")
 
 
 def test_a_timeout_on_a_reused_connection_is_not_stale() -> None:
