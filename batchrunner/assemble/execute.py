@@ -141,6 +141,7 @@ class Execution:
             on_full=wait,
             on_room=go_on,
             disk_wait_s=self.manner.disk_wait_s,
+            expected=lambda: self.runner.slots_soon,
         )
 
     def _wire(self) -> Wire:
@@ -248,13 +249,15 @@ class Execution:
 
     async def _beat(self) -> None:
         while True:
+            progress = self.progress()
             try:
-                await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
+                await to_thread.run_sync(self.heartbeat, progress, self.tally)
             except StoreError as error:
                 # What comes of a full disk the journal's writer decides; a lack of open files costs a beat.
                 if not (error.full or _no_file_left(error.__cause__)):
                     self.brakes.drain(error)
-            await anyio.sleep(HEARTBEAT_S)
+            if progress.most_in_flight == self.runner.most_in_flight:
+                await self.runner.outgrown.wait(HEARTBEAT_S)
 
     # What can be seen of it
 
@@ -288,6 +291,7 @@ class Execution:
             per_minute=tally.rate.per_minute(),
             limit_per_minute=sum(limits) if limits else None,
             in_flight=len(self.runner.in_flight),
+            most_in_flight=self.runner.most_in_flight,
             slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
             waiting=sum(backlog.waits for backlog in self.runner.backlogs),

@@ -73,7 +73,7 @@ class Chronicle:
         if doubt:
             notes.append(doubt)
         if self.before.get("state") == "running":
-            twice = max(self.before.get("in_flight", 0), self.before.get("slots", 0))
+            twice = self.before.get("most_in_flight", self.before.get("slots", 0))
             notes.append(
                 f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
                 f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
@@ -132,6 +132,7 @@ class Chronicle:
                 "labels": dict(self.job.labels),
                 "per_minute": round(progress.per_minute, 1),
                 "in_flight": progress.in_flight,
+                "most_in_flight": progress.most_in_flight,
                 "slots": progress.slots,
                 "left_s": progress.left_s,
                 "notes": list(progress.notes),

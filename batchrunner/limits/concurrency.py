@@ -33,6 +33,11 @@ class Concurrency:
     def limit(self) -> int:
         return max(1, int(self._limit))
 
+    @property
+    def soon(self) -> int:
+        """How many slots there may be before long."""
+        return self.limit if self.fixed else min(2 * self.limit, self._most)
+
     def cap(self, most: int) -> None:
         """Stay within `most`, whatever was asked for."""
         self._most = max(1, min(self.wanted, most))

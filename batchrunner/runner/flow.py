@@ -50,14 +50,22 @@ class Runner:
         self.sessions = sessions or Sessions(lambda item: None, {})
         self.desks: list[Desk] = []
         self.in_flight: dict[str, Trip] = {}
+        self.most_in_flight = 0
+        """More than this were never in flight. `outgrown` rings when it rises."""
+        self.outgrown = Bell()
         self._route, self._open_channels = route, open_channels
         self._backlogs: dict[str, Backlog] = {}
         self._refusals = Refusals()
         self._room, self._money, self._canary_back = Bell(), Bell(), Bell()
-        self._canaries = 0
+        self._canaries = self._workers = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
         brakes.on_release(self._wake_waiting)
+
+    @property
+    def slots_soon(self) -> int:
+        """How many requests there may be in flight before long."""
+        return sum(desk.channel.lane.concurrency.soon for desk in self.desks)
 
     @property
     def backlogs(self) -> Collection[Backlog]:
@@ -142,6 +150,8 @@ class Runner:
         todo = len(backlog.fresh) + backlog.waits
         for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
+            self._workers += 1
+            self._foresee()
             self._group.start_soon(self._work, desk)
 
     async def _work(self, desk: Desk) -> None:
@@ -150,6 +160,12 @@ class Runner:
                 await self._advance(trip, desk)
         finally:
             desk.workers -= 1
+            self._workers -= 1
+
+    def _foresee(self) -> None:
+        if self._workers > self.most_in_flight:
+            self.most_in_flight = max(self._workers, self.slots_soon)
+            self.outgrown.ring()
 
     async def _next(self, desk: Desk) -> Trip | None:
         """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
@@ -258,10 +274,11 @@ class Runner:
     # Outcomes
 
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
-        if outcome.status == "succeeded" and not self._refusals.passed:
-            await self._pass_canary()
         if not self._held_back(outcome, desk):
             await self._write(outcome)
+        # Only now: a full disk is known before there are many in flight.
+        if outcome.status == "succeeded" and not self._refusals.passed:
+            await self._pass_canary()
         self._let_next_go(outcome)
 
     def _held_back(self, outcome: Outcome, desk: Desk) -> bool:
@@ -290,9 +307,9 @@ class Runner:
         self._room.ring()
 
     async def _keep_turn(self, turn: Outcome) -> None:
+        await self._write(turn)
         if not self._refusals.passed:
             await self._pass_canary()
-        await self._write(turn)
 
     async def _write(self, outcome: Outcome) -> None:
         try:

@@ -18,9 +18,9 @@ from batchrunner.events import Progress
 def progress(**changes: object) -> Progress:
     facts = {
         "name": "job", "done": 12_400, "total": 50_000, "succeeded": 12_397, "failed": 3,
-        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48, "slots": 64,
-        "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000, "cost_usd": 1.52, "seconds": 1_245.0,
-        "left_s": 3_722.0, "draining": False,
+        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48,
+        "most_in_flight": 64, "slots": 64, "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000,
+        "cost_usd": 1.52, "seconds": 1_245.0, "left_s": 3_722.0, "draining": False,
     }  # fmt: skip
     return Progress(**(facts | changes))  # type: ignore[arg-type]
 
