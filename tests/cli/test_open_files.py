@@ -63,3 +63,14 @@ def test_a_limit_that_is_met_all_the_same_costs_time_and_no_attempt(tmp_path):
     assert ended.summary["now"]["sent"] == 300
     assert "limit of open files" in events(tmp_path / "run", "concurrency_cut")[0]["error"]
     assert len(events(tmp_path / "run", "lane_paused")) < 20
+
+
+def test_a_limit_that_is_too_low_for_a_run_is_said_before_anything_is_sent(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
+    words = run_words(rows, "http://127.0.0.1:9", "--out", tmp_path / "run", "--json")
+
+    ended = finish(start(*words, under=["prlimit", "--nofile=22:22"]))
+
+    assert ended.code == 10, ended.err
+    assert "this process may have 22 open files" in ended.summary["reason"]
+    assert ended.summary["now"]["sent"] == 0
