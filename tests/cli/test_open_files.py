@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pytest
 from driving import finish, prompts, run_words, start, write_rows
 from faulty_server import completion, serve_in_thread
+from real import needs
 
 if TYPE_CHECKING:
     from faulty_server import Reply, Seen
+
+
+@pytest.fixture(autouse=True)
+def prlimit():
+    if shutil.which("prlimit") is None:
+        needs.lacking("prlimit", "apt-get install -y util-linux")
 
 
 def events(run: Path, name: str) -> list[dict[str, Any]]:
