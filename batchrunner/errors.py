@@ -73,9 +73,13 @@ class ProviderUnavailable(BatchrunnerError):
 
 
 class StoreError(BatchrunnerError):
-    """Results could not be written: disk full, I/O error, read-only."""
+    """Results could not be written: disk full, I/O error, read-only. `full`: making room is all that helps."""
 
     exit_code = 16
+
+    def __init__(self, message: str, *, full: bool = False) -> None:
+        super().__init__(message)
+        self.full = full
 
 
 class BudgetReached(BatchrunnerError):

@@ -6,5 +6,6 @@ from batchrunner.assemble.invoke import invoke
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
+from batchrunner.assemble.upkeep import clean_run
 
-__all__ = ["fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]
+__all__ = ["clean_run", "fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]

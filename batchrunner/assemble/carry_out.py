@@ -23,11 +23,12 @@ from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.runner import Sessions
-from batchrunner.store import RESULTS, begun, check_target, totals, view_run
+from batchrunner.store import RESULTS, Patience, begun, check_target, totals, view_run
 from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
@@ -45,7 +46,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
     redactor.learn(*(secret for grant in grants if grant is not None for secret in grant.secrets))
     with ExitStack() as stack:
         emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor, tell=display.say))
-        check_target(run.directory / RESULTS, run_id=run.run_id)
+        check_target(run.directory / RESULTS, run_id=run.run_id, overwrite=invocation.overwrite)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
         spent = run.spent()
         selection = _selection(prepared, invocation)
@@ -64,7 +65,12 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             begun=begun(run.view()) if prepared.asker.has_turns else {},
             channels=_channels(prepared, selection, redactor),
             tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
-            manner=Manner(grace_s=invocation.grace_s, patient=invocation.patient, simulate=invocation.simulate),
+            manner=Manner(
+                grace_s=invocation.grace_s,
+                patient=invocation.patient,
+                disk_wait_s=invocation.disk_wait_s,
+                simulate=invocation.simulate,
+            ),
             signals=invocation.signals,
             display=display,
             emit=emit,
@@ -218,7 +224,7 @@ def _conclude(
     if not items.unfinished and not isinstance(cause, StoreError):
         whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
         try:
-            results = publish_results(run, prepared, whole)
+            results = _published(execution, whole, invocation)
         except StoreError as error:
             cause = error
     lanes = execution.lanes()
@@ -245,3 +251,15 @@ def _conclude(
         execution.display.say(str(error))
     execution.emit("run_ended", exit=ending.exit, reason=ending.reason, items=found["items"], now=found["now"])
     return found
+
+
+def _published(execution: Execution, selection: Selection, invocation: Invocation) -> Path:
+    """The results in place; a full disk is waited for. Raises StoreError."""
+    patience = Patience(invocation.disk_wait_s, time.monotonic)
+    while True:
+        try:
+            return publish_results(execution.run, execution.prepared, selection, overwrite=invocation.overwrite)
+        except StoreError as error:
+            if invocation.signals.heard or not patience.lasts(error):
+                raise
+            patience.rest()

@@ -53,6 +53,8 @@ class Manner:
     grace_s: float = 25.0
     patient: bool = False
     """Ctrl-C waits for those in flight within their own clocks, without the grace."""
+    disk_wait_s: float = 60.0
+    """How long a full disk is waited for."""
     simulate: bool = False
 
 
@@ -90,7 +92,8 @@ class Execution:
                 signalled = stack.enter_context(self._signalled())
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
-                writer = await stack.enter_async_context(Writer(self.run, on_trouble=self.brakes.drain))
+                writer = await stack.enter_async_context(self._writer())
+                self.brakes.on_drain(writer.hurry)
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
                 group.start_soon(self._obey_signals, signalled)
@@ -119,6 +122,25 @@ class Execution:
         )
         async with simulator.serving(settings) as server:
             yield self.prepared.ready.provider.normalise(server.url)
+
+    def _writer(self) -> Writer:
+        def wait(error: BatchrunnerError) -> None:
+            self.brakes.hold()
+            self.emit("disk_full", error=str(error))
+            self.display.say(f"{error}; until there is room nothing is sent, for {self.manner.disk_wait_s:g} s at most")
+
+        def go_on() -> None:
+            self.emit("disk_has_room")
+            self.display.say("there is room again")
+            self.brakes.release()
+
+        return Writer(
+            self.run,
+            on_trouble=self.brakes.drain,
+            on_full=wait,
+            on_room=go_on,
+            disk_wait_s=self.manner.disk_wait_s,
+        )
 
     def _wire(self) -> Wire:
         job = self.prepared.ready.job
@@ -222,7 +244,8 @@ class Execution:
             try:
                 await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
             except StoreError as error:
-                self.brakes.drain(error)  # A full disk takes nothing from those in flight.
+                if not error.full:  # What comes of a full disk, the writer of the journal decides.
+                    self.brakes.drain(error)
             await anyio.sleep(HEARTBEAT_S)
 
     # What can be seen of it

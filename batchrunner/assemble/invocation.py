@@ -36,8 +36,11 @@ class Invocation:
     fresh: bool = False
     accept_change: bool = False
     salvage: bool = False
+    overwrite: bool = False
+    state_dir: Path | None = None
     wait_lock_s: float = 0.0
     grace_s: float = 25.0
+    disk_wait_s: float = 60.0
     patient: bool = False
     simulate: bool = False
     redo: Redo | None = None

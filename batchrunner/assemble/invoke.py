@@ -8,7 +8,7 @@ from batchrunner.assemble.carry_out import carry_out
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import JobError, RunError, RunLocked
-from batchrunner.store import lock_is_held, open_run
+from batchrunner.store import lock_is_held, lock_path, open_run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,11 +33,17 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
     prepared = None
     if not (directory / "commits").exists() and not stdin:
         prepared = _prepared(job, invocation, environ, display)
-    if invocation.wait_lock_s and lock_is_held(directory / "lock"):
+    if invocation.wait_lock_s and lock_is_held(lock_path(directory)):
         display.say(f"waiting for the process that holds {directory}, {invocation.wait_lock_s:g} s at most")
     if invocation.fresh and (directory / "commits").exists():
         _begin_anew(job, invocation, environ, display)
-    with open_run(directory, wait_s=invocation.wait_lock_s, mode=job.output.mode, salvage=invocation.salvage) as held:
+    with open_run(
+        directory,
+        wait_s=invocation.wait_lock_s,
+        mode=job.output.mode,
+        salvage=invocation.salvage,
+        state_dir=invocation.state_dir,
+    ) as held:
         prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
         return carry_out(held, prepared, invocation, display)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner import __version__
 from batchrunner.assemble.ending import failures
 from batchrunner.errors import BudgetReached
-from batchrunner.store import lock_is_held, read_manifest, totals, view_run, write_manifest
+from batchrunner.store import doubts, lock_is_held, lock_path, read_manifest, totals, view_run, write_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +62,9 @@ class Chronicle:
     def notes(self) -> list[str]:
         """What a person should know of the life before this one."""
         found, notes = self.run.recovered, []
+        doubt = doubts(self.run.directory)
+        if doubt:
+            notes.append(doubt)
         if self.before.get("state") == "running":
             twice = max(self.before.get("in_flight", 0), self.before.get("slots", 0))
             notes.append(
@@ -187,7 +190,7 @@ def state_of(directory: Path) -> dict[str, Any]:
     stop = (manifest.get("selection") or {}).get("stop")
     ledger, added = view.ledger, totals(view)
     succeeded, rejected, exhausted = counts(ledger, stop)
-    alive = lock_is_held(directory / "lock")
+    alive = lock_is_held(lock_path(directory))
     total = (manifest.get("items") or {}).get("total", ledger.rows)
     done = succeeded + rejected + exhausted
     counted = {

@@ -75,7 +75,7 @@ def carry_of(prepared: Prepared) -> Carry:
     return carry(keep=keep, rows_are_data=job.rows_are_data, id_column=job.input.id, asker=prepared.asker)
 
 
-def publish_results(run: store.Run, prepared: Prepared, selection: Selection) -> Path:
+def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> Path:
     """Put results.parquet in place, unless the one that is there says the same already. Raises StoreError."""
     job, checked = prepared.ready.job, prepared.checked
     target, carried = run.directory / store.RESULTS, carry_of(prepared)
@@ -92,7 +92,13 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection) ->
     if not store.results_match(target, marks):
         batches = carried.batches(prepared.ready.source, checked, selection=selection)
         store.build_results(
-            run.view(), batches, target, schema=carried.results(checked), metadata=marks, mode=job.output.mode
+            run.view(),
+            batches,
+            target,
+            schema=carried.results(checked),
+            metadata=marks,
+            mode=job.output.mode,
+            overwrite=overwrite,
         )
     return target
 
@@ -155,14 +161,15 @@ def open_table(directory: Path) -> Table:
     view = store.view_run(directory)
     manifest = store.read_manifest(directory / "run.json") or {}
     try:
-        remade = _remake(manifest, view)
+        remade = remake(manifest, view)
     except (JobError, KeyError) as error:
         warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
         return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
     return Table(view=view, schema=remade.carried.results(remade.checked), remade=remade)
 
 
-def _remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
+def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
+    """Raises JobError or KeyError where the manifest, or the input it remembers, does not allow that."""
     if not manifest:
         raise JobError("its manifest is missing")
     job, known, base = manifest["job"], view.commit.input, Path(manifest["input"]["base"])

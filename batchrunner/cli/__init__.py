@@ -19,7 +19,7 @@ from batchrunner.errors import BatchrunnerError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "simulator", "providers", "init")
+COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "clean", "simulator", "providers", "init")
 HELPS = (11, 14, 15, 16, 129, 130, 143)
 """Exit codes after which the same command gets further."""
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from batchrunner.signals import Signals
 
 SENT = "request."
-NOT_AGAIN = ("limit", "fresh", "accept_change", "salvage", "as_json", "quiet", "directory")
+NOT_AGAIN = ("limit", "fresh", "accept_change", "salvage", "overwrite", "as_json", "quiet", "directory")
 """Options of the run's last call that a redo does not take over."""
 
 

@@ -18,6 +18,11 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
 @click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")
 @click.option("--accept-change", is_flag=True, help="Buy settled items again where the job now asks something else.")
 @click.option("--salvage", is_flag=True, help="Go on with a damaged run: ask again what cannot be read.")
+@click.option("--overwrite", is_flag=True, help="Let results.parquet replace a file that is not this run's.")
+@click.option(
+    "--state-dir", metavar="DIR", envvar="BATCHRUNNER_STATE_DIR", help="A new run's lock and journal, on a local disk."
+)
+@click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")

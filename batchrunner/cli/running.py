@@ -47,8 +47,11 @@ def run_asked(
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
         salvage=bool(given.get("salvage")),
+        overwrite=bool(given.get("overwrite")),
+        state_dir=Path(given["state_dir"]) if given.get("state_dir") else None,
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
+        disk_wait_s=_seconds("--disk-wait", given.get("disk_wait") or "60s"),
         patient=_stderr_is_terminal(),
         simulate=bool(given.get("simulate")),
         redo=redo,
@@ -94,7 +97,7 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file")
+    places = ("out", "runs_dir", "env_file", "state_dir")
     return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
 
 

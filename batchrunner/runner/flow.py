@@ -57,6 +57,7 @@ class Runner:
         self._canaries = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
+        brakes.on_release(self._wake_waiting)
 
     @property
     def backlogs(self) -> Collection[Backlog]:
@@ -172,7 +173,9 @@ class Runner:
             now = anyio.current_time()
             if backlog.spent:
                 return None
-            if (paused_s := lane.paused_s()) > 0:
+            if self.brakes.held:
+                await backlog.bell.wait()
+            elif (paused_s := lane.paused_s()) > 0:
                 await backlog.bell.wait(paused_s)
             elif not self._refusals.passed and self._canaries >= CANARY:
                 await self._canary_back.wait()
@@ -199,7 +202,7 @@ class Runner:
                 await lane.admit(trip.reserved.tokens)
                 if not self._others(desk):
                     await lane.rest()
-                if lane.ended is None and not lane.paused_s():
+                if lane.ended is None and not lane.paused_s() and not self.brakes.held:
                     return True
         self._canaries -= 1
         self._canary_back.ring()
@@ -353,6 +356,10 @@ class Runner:
             if isinstance(left, Trip):
                 self.watch.left(possibly_billed=left.possibly_billed)
             self.sessions.lose(left.item.item_id if isinstance(left, Trip) else left.item_id)
+
+    def _wake_waiting(self) -> None:
+        for backlog in self._backlogs.values():
+            backlog.bell.ring()
 
     def _give_up_waiting(self) -> None:
         for backlog in self._backlogs.values():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.checking import Report, check_run
+from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
 from batchrunner.store.ledger import FAILED, Ledger
@@ -14,6 +15,8 @@ from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.opening import open_run
+from batchrunner.store.patience import Patience
+from batchrunner.store.places import doubts, lock_path
 from batchrunner.store.results import RESULTS, build_results, check_target, result_batches, result_schema, results_match
 from batchrunner.store.run import Epoch, Recovered, Run
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
@@ -21,6 +24,7 @@ from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
 
 __all__ = [
+    "Cleaned",
     "Commit",
     "Epoch",
     "FAILED",
@@ -29,6 +33,7 @@ __all__ = [
     "Ledger",
     "Matches",
     "OUTCOME",
+    "Patience",
     "Quantiles",
     "RESULTS",
     "Recovered",
@@ -41,8 +46,11 @@ __all__ = [
     "build_results",
     "carried_ledger",
     "check_run",
+    "clean",
     "check_target",
+    "doubts",
     "lock_is_held",
+    "lock_path",
     "match",
     "open_run",
     "outcome_index",

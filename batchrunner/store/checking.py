@@ -17,6 +17,7 @@ from batchrunner.store.joining import FROM_INPUT, Join
 from batchrunner.store.journal import SegmentFiles
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest
+from batchrunner.store.places import lock_path
 from batchrunner.store.results import OURS, RESULTS, metadata_of
 from batchrunner.store.view import View, journal_source
 
@@ -69,7 +70,7 @@ def check_run(directory: Path) -> Report:
     """
     for _ in range(_TRIES):
         report = _check(directory)
-        if not report.faults or not lock_is_held(directory / "lock"):
+        if not report.faults or not lock_is_held(lock_path(directory)):
             break
     return report
 

@@ -46,6 +46,7 @@ class Commit:
     `input` and `asked` are the caller's: what the input was found to be, and what the job asks.
     `rows` counts the rows of the whole input, `carried` names the file that maps them to outcomes
     of earlier epochs, `folded_segment` is the last journal segment that is no longer needed.
+    `dropped` sums up what was spent on outcomes that a cleaning dropped.
     """
 
     run_id: str
@@ -58,6 +59,7 @@ class Commit:
     carried: str | None = None
     folded_through: int = 0
     folded_segment: int = 0
+    dropped: Mapping[str, Any] = field(default_factory=dict)
     newest: int = field(default=0, compare=False)
     """The highest number there was when this one was read, valid or not; not stored."""
 
@@ -91,6 +93,11 @@ def damaged(directory: Path) -> list[Path]:
         if commit is None or commit.number != number:
             found.append(path)
     return found
+
+
+def older(directory: Path, commit: Commit) -> list[Path]:
+    """The commits before this one."""
+    return [_path(directory, number) for number in _numbers(directory) if number < commit.number]
 
 
 def publish(directory: Path, commit: Commit, mode: int) -> None:

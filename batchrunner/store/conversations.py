@@ -26,14 +26,18 @@ def begun(view: View) -> dict[str, Begun]:
     found: dict[str, Begun] = {}
     for source in view.sources:
         table = source.read(_COLUMNS).sort_by("sequence")
-        ends = pc.and_(pc.is_in(table["status"], _ENDS), pc.greater(table["attempts"], 0))
-        table = table.filter(pc.or_(ends, pc.equal(table["status"], "unfinished")))
+        table = table.filter(pc.or_(ends(table), pc.equal(table["status"], "unfinished")))
         table = table.set_column(
             table.column_names.index("started_at"), "started_at", table["started_at"].cast("int64")
         )
         for record in table.to_pylist():
             _take(found, record)
     return found
+
+
+def ends(table: pa.Table) -> pa.ChunkedArray:
+    """Which outcomes ended their conversation, by `status` and `attempts`."""
+    return pc.and_(pc.is_in(table["status"], _ENDS), pc.greater(table["attempts"], 0))
 
 
 def _take(found: dict[str, Begun], record: dict[str, Any]) -> None:

@@ -204,7 +204,7 @@ def storing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StoreError(refusal(error, path)) from error
+        raise refusal(error, path) from error
 
 
 @contextmanager
@@ -216,13 +216,14 @@ def preparing(path: Path) -> Iterator[None]:
         if error.errno in SHUT:
             where = error.filename or path
             raise RunError(f"{where}: {_said(error)}; see to its permissions, or give another --out") from error
-        raise StoreError(refusal(error, path)) from error
+        raise refusal(error, path) from error
 
 
-def refusal(error: OSError, path: Path) -> str:
+def refusal(error: OSError, path: Path) -> StoreError:
     """One sentence: the file, what the system said, and what to do."""
-    cure = "make room" if error.errno in FULL else "see to the disk"
-    return f"{error.filename or path}: {_said(error)}; {cure}, then give the same command again"
+    full = error.errno in FULL
+    cure = "make room" if full else "see to the disk"
+    return StoreError(f"{error.filename or path}: {_said(error)}; {cure}, then give the same command again", full=full)
 
 
 def _said(error: OSError) -> str:

@@ -31,7 +31,7 @@ FROM_INPUT = ("item_id", "row", "input_file", "input_line")
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
 _NO_TURNS = RECORD.empty_table().select(["item_id", "started_at", *_TOKENS])
-_EXTRA = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown", pa.bool_())])
+EXTRA_COSTS = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown", pa.bool_())])
 
 
 class Join:
@@ -85,7 +85,7 @@ class Join:
         rows = longs(self._extra["row"])
         start = bisect_left(rows, number * self.bucket_rows)
         stop = bisect_left(rows, (number + 1) * self.bucket_rows)
-        table = _with_extra_costs(table, self._extra.slice(start, stop - start))
+        table = with_extra_costs(table, self._extra.slice(start, stop - start))
         self._table, self._held = _with_turn_tokens(table, self._turns), number
 
     def _deal_out(self, folder: Path) -> None:
@@ -136,18 +136,23 @@ def _merge(rows: pa.RecordBatch, outcomes: pa.Table) -> pa.RecordBatch:
 def _extra_costs(view: View) -> pa.Table:
     """By row: what the superseded outcomes of its item cost, and whether the price of one is unknown."""
     if not _has_others(view):
-        return _EXTRA.empty_table()
+        return EXTRA_COSTS.empty_table()
     superseded, current = [], []
     for source in view.sources:
         table = source.read(["item_id", "row", "cost_usd", "attempts", "sequence"])
         kept = view.keep_current(source, table)
         current.append(kept.select(["item_id", "row"]))
         old = table.filter(pc.invert(pc.is_in(table["sequence"], kept["sequence"].combine_chunks())))
-        superseded.append(old.append_column("unknown", _unknown(old)).select(["item_id", "cost_usd", "unknown"]))
-    by_item = pa.concat_tables(superseded).group_by("item_id").aggregate([("cost_usd", "sum"), ("unknown", "any")])
-    found = pa.concat_tables(current).join(by_item, "item_id", join_type="inner").sort_by("row")
+        superseded.append(old.append_column("unknown", unpriced(old)).select(["item_id", "cost_usd", "unknown"]))
+    return costs_by_row(pa.concat_tables(superseded), pa.concat_tables(current))
+
+
+def costs_by_row(superseded: pa.Table, current: pa.Table) -> pa.Table:
+    """What outcomes cost, by the row that their items have in `current`, as a table of `EXTRA_COSTS`."""
+    by_item = superseded.group_by("item_id").aggregate([("cost_usd", "sum"), ("unknown", "any")])
+    found = current.join(by_item, "item_id", join_type="inner").sort_by("row")
     cost = pc.fill_null(found["cost_usd_sum"], 0.0)
-    return pa.table({"row": found["row"], "cost_usd": cost, "unknown": found["unknown_any"]}, schema=_EXTRA)
+    return pa.table({"row": found["row"], "cost_usd": cost, "unknown": found["unknown_any"]}, schema=EXTRA_COSTS)
 
 
 def _has_others(view: View) -> bool:
@@ -178,16 +183,18 @@ def _with_turn_tokens(table: pa.Table, turns: pa.Table) -> pa.Table:
     return table
 
 
-def _unknown(table: pa.Table) -> pa.ChunkedArray:
+def unpriced(table: pa.Table) -> pa.ChunkedArray:
+    """Which outcomes went over the wire at an unknown price."""
     return pc.and_(pc.is_null(table["cost_usd"]), pc.greater(pc.fill_null(table["attempts"], 0), 0))
 
 
-def _with_extra_costs(table: pa.Table, extra: pa.Table) -> pa.Table:
+def with_extra_costs(table: pa.Table, extra: pa.Table) -> pa.Table:
+    """Outcomes with what superseded ones of their rows cost added, as a table of `EXTRA_COSTS` says it."""
     if not extra.num_rows:
         return table
     at = pc.index_in(table["row"], extra["row"].combine_chunks())
     more, unknown = extra["cost_usd"].take(at), extra["unknown"].take(at)
     summed = pc.add(pc.fill_null(table["cost_usd"], 0.0), more)
-    known = pc.if_else(pc.or_(unknown, _unknown(table)), pa.scalar(None, pa.float64()), summed)
+    known = pc.if_else(pc.or_(unknown, unpriced(table)), pa.scalar(None, pa.float64()), summed)
     cost = pc.if_else(pc.is_valid(at), known, table["cost_usd"])
-    return table.set_column(OUTCOME.get_field_index("cost_usd"), OUTCOME.field("cost_usd"), cost)
+    return table.set_column(table.schema.get_field_index("cost_usd"), OUTCOME.field("cost_usd"), cost)

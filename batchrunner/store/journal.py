@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from batchrunner.store import files
 from batchrunner.store.chain import Closed
 from batchrunner.store.framing import End, Header, pack_header, pack_records
+from batchrunner.store.places import check_reachable
 
 if TYPE_CHECKING:
     from collections import deque
@@ -32,6 +33,7 @@ class SegmentFiles:
         return str(self.path(number))
 
     def numbers(self) -> list[int]:
+        check_reachable(self.directory)
         return sorted(int(path.stem) for path in self.directory.glob("*.log") if path.stem.isdigit())
 
     def read(self, number: int, size: int = -1) -> bytes:
@@ -49,18 +51,36 @@ class Reserve:
     """Room set aside, so that answers in flight still land on a full disk."""
 
     def __init__(self, directory: Path) -> None:
-        self.path = directory / ".reserve"
+        self.path, self.size = directory / ".reserve", 0
 
     def take(self) -> None:
         """Set room aside, as far as there is plenty."""
-        free = os.statvfs(self.path.parent)
-        size = min(_RESERVE_BYTES, free.f_bavail * free.f_frsize // 8)
+        self.size = min(_RESERVE_BYTES, self._free_bytes() // 8)
         with suppress(OSError):
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            try:
-                _allocate(file, size)
-            finally:
-                os.close(file)
+            self._allocate()
+
+    def retake(self) -> bool:
+        """Set the same room aside again, if as much is left beside it. Whether that could be done."""
+        held = self.path.stat().st_size if self.path.exists() else 0
+        if self._free_bytes() + held < 2 * self.size:
+            return False
+        try:
+            self._allocate()
+        except OSError:
+            self.release()
+            return False
+        return True
+
+    def _free_bytes(self) -> int:
+        free = os.statvfs(self.path.parent)
+        return free.f_bavail * free.f_frsize
+
+    def _allocate(self) -> None:
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            _allocate(file, self.size)
+        finally:
+            os.close(file)
 
     def release(self) -> None:
         files.discard(self.path)
@@ -79,7 +99,8 @@ class Journal:
 
     For one thread. When a write or a sync fails, what is not yet safe goes to a new segment, durably,
     and the old one counts up to its last good sync for good: a file that failed is not believed again.
-    When that fails too, the journal raises that OSError from then on.
+    When that fails too, the journal raises that OSError from then on; but on a full disk what could not be
+    written is owed, and the next call tries again.
     """
 
     def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int, closed: deque[Closed]) -> None:
@@ -92,6 +113,8 @@ class Journal:
         """Segments that wait to become a part, oldest first."""
         self.fault: OSError | None = None
         """Why nothing can be written any more."""
+        self.full: OSError | None = None
+        """Why outcomes are owed that were appended, but could not be written."""
         self.failures: list[OSError] = []
         """What went wrong, whether it was survived or not."""
         self._reserve.take()
@@ -127,6 +150,9 @@ class Journal:
         after = self._written
         records = pack_records(payloads, run_id=self._segments.run_id, segment=after.segment, after=after.sequence)
         self._unsynced += payloads
+        if self.full is not None:
+            self._go_on(self._unsynced)
+            return self._written.sequence
         try:
             with files.named(self._path):
                 files.write_all(self._file, records)
@@ -140,6 +166,8 @@ class Journal:
     def sync(self) -> None:
         """Return once every record survives a power cut."""
         self._check()
+        if self.full is not None:
+            self._go_on(self._unsynced)
         if not self._unsynced:
             return
         try:
@@ -158,18 +186,24 @@ class Journal:
     def close(self) -> None:
         """Sync and write no more; the open segment joins the closed ones. Later calls do nothing.
 
-        A journal that has failed only lets go of its file, which stays for the next start.
+        When that fails the journal stays open, so that it can be tried again. One that has failed for good only
+        lets go of its file, which stays for the next start.
         """
         if self._file < 0:
             return
-        try:
-            if self.fault is None:
-                self.sync()
-                self._closed_at(self._written)
-        finally:
-            os.close(self._file)
-            self._file = -1
-            self._reserve.release()
+        if self.fault is None:
+            self.sync()
+            self._closed_at(self._written)
+        os.close(self._file)
+        self._file = -1
+        self._reserve.release()
+
+    def regain_room(self) -> bool:
+        """Whether there is plenty of room, with the reserve set aside; then the full disk is forgotten."""
+        if self.full is not None or not self._reserve.retake():
+            return False
+        self.failures = [error for error in self.failures if error.errno not in files.FULL]
+        return True
 
     @property
     def _path(self) -> Path:
@@ -204,8 +238,12 @@ class Journal:
                 self._create_segment(before, payloads)
             except OSError as second:
                 self._note(second)
-                self.fault = second
+                if second.errno in files.FULL:
+                    self.full = second
+                else:
+                    self.fault = second
                 raise
+        self.full = None
 
     def _create_segment(self, before: End, payloads: list[bytes]) -> None:
         self._number += 1

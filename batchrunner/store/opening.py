@@ -7,8 +7,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchrunner.errors import RunError
-from batchrunner.store import chain, commits, files, lock, parts, salvaging
+from batchrunner.errors import RunError, RunLocked
+from batchrunner.store import chain, commits, files, lock, parts, places, salvaging
 from batchrunner.store.commits import Commit
 from batchrunner.store.framing import WAY_OUT
 from batchrunner.store.journal import SegmentFiles
@@ -32,6 +32,7 @@ def open_run(
     mode: int = 0o640,
     create: bool = True,
     salvage: bool = False,
+    state_dir: Path | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> Run:
@@ -40,15 +41,22 @@ def open_run(
     Raises RunLocked when another process still has it after `wait_s`, RunError when the directory is
     not ours, damaged or not writable, StoreError when the disk fails. Nothing is touched before the
     lock is held, and nothing at all in a run of a newer version. With `salvage`, damage is no refusal: what can
-    be read is kept, the rest set aside.
+    be read is kept, the rest set aside. A new run keeps lock and journal in `state_dir`, if given one.
     """
     with files.preparing(directory):
         _check_ours(directory, create=create)
+        files.make_directory(directory)
+        lost = places.settle(directory, state_dir, salvage=salvage)
         for folder in FOLDERS:
             files.make_directory(directory / folder)
-        held = lock.acquire(directory / "lock", wait_s=wait_s, sleep=sleep, clock=clock)
+        path = places.lock_path(directory)
+        held = lock.acquire(path, wait_s=wait_s, sleep=sleep, clock=clock)
         try:
-            return _recover(directory, held, mode, salvage=salvage)
+            if places.lock_path(directory) != path:
+                raise RunLocked(f"{directory} was put aside by its owner meanwhile; give the same command again")
+            run = _recover(directory, held, mode, salvage=salvage)
+            run.recovered = replace(run.recovered, lost=(*lost, *run.recovered.lost))
+            return run
         except BaseException:
             held.release()
             raise

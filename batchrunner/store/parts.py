@@ -68,10 +68,10 @@ def to_table(payloads: Sequence[bytes | memoryview], *, after: int, epoch: int) 
     return table.append_column("epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(payloads))).cast(PART)
 
 
-def write(directory: Path, table: pa.Table, mode: int) -> Part:
+def write(directory: Path, table: pa.Table, mode: int, *, prefix: str = "") -> Part:
     """Make a part of a table of one epoch, sorted by row."""
     numbers = pc.min_max(table["sequence"]).as_py()
-    name = f"{numbers['min']:012d}-{numbers['max']:012d}.parquet"
+    name = f"{prefix}{numbers['min']:012d}-{numbers['max']:012d}.parquet"
     order = pc.sort_indices(table, [("row", "ascending"), ("sequence", "ascending")])
     return _part(name, table, write_table(directory / name, table.take(order), mode))
 
@@ -134,7 +134,8 @@ def check(folder: Path, part: Part) -> None:
 def unnamed(folder: Path, commit: Commit) -> list[Path]:
     """Our files beside those that the commit names: leftovers, or those of a commit that was lost."""
     named = {commit.carried, *(part.name for part in commit.parts)}
-    ours = (*folder.glob("[0-9]*-[0-9]*.parquet"), *folder.glob("carried-[0-9]*.parquet"))
+    patterns = ("[0-9]*-[0-9]*.parquet", "carried-[0-9]*.parquet", "cleaned-[0-9]*.parquet")
+    ours = [path for pattern in patterns for path in folder.glob(pattern)]
     return sorted(path for path in ours if path.name not in named)
 
 

@@ -95,7 +95,7 @@ def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise StoreError(f"{target} is not a regular file; remove it, or give another path")
     if not overwrite and metadata_of(target).get(OURS) != run_id.encode():
-        raise StoreError(f"{target} was not written by this run; move it away, or give another path")
+        raise StoreError(f"{target} was not written by this run; move it away, or replace it with --overwrite")
 
 
 def _marks(metadata: Mapping[str, Any]) -> dict[bytes, bytes]:

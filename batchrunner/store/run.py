@@ -6,7 +6,6 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from batchrunner.errors import StoreError
 from batchrunner.store import chain, commits, files, parts
 from batchrunner.store.framing import End
 from batchrunner.store.journal import Journal, SegmentFiles
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from batchrunner.errors import StoreError
     from batchrunner.records import Outcome
     from batchrunner.store.chain import Closed, Survey
-    from batchrunner.store.commits import Commit
+    from batchrunner.store.commits import Commit, Part
     from batchrunner.store.lock import Lock
 
 SEAL_OUTCOMES = 10_000
@@ -113,8 +113,12 @@ class Run:
     def trouble(self) -> StoreError | None:
         """Why to end soon, although everything could be written so far: a full disk, or a second failure."""
         failures = self._journal.failures if self._journal else []
-        serious = [error for error in failures if error.errno in files.FULL] or failures[1:]
-        return StoreError(files.refusal(serious[0], self.directory)) if serious else None
+        serious = failures[1:] or [error for error in failures if error.errno in files.FULL]
+        return files.refusal(serious[0], self.directory) if serious else None
+
+    def regain_room(self) -> bool:
+        """After a full disk: whether there is plenty of room again, and the reserve is set aside anew."""
+        return self._open_journal.regain_room()
 
     def view(self) -> View:
         """What is in parts, as of now."""
@@ -142,10 +146,13 @@ class Run:
         """Write one outcome; give its number. A kill does not take it any more, a power cut may."""
         return self.write([entry(outcome)])
 
-    def write(self, entries: Sequence[Entry]) -> int:
-        """Write outcomes, each whole or not at all, in one call to the system; give the last one's number."""
+    def write(self, entries: Sequence[Entry], *, again: bool = False) -> int:
+        """Write outcomes, each whole or not at all, in one call to the system; give the last one's number.
+
+        After a StoreError that says `full` they are owed: the same call `again` writes them once there is room.
+        """
         with files.storing(self.directory):
-            last = self._open_journal.append([one.payload for one in entries])
+            last = self._open_journal.append([] if again else [one.payload for one in entries])
         for sequence, one in enumerate(entries, last - len(entries) + 1):
             self.ledger.note(one.row, sequence, one.code)
         return last
@@ -170,6 +177,10 @@ class Run:
         """Make a part of everything written so far."""
         self.rotate()
         self.fold()
+
+    def replace_parts(self, replacing: Sequence[Part], *, dropped: Mapping[str, Any]) -> None:
+        """Let these parts, all of the current epoch, take the place of all there are."""
+        self._publish(parts=tuple(replacing), carried=None, dropped=dropped)
 
     def finish(self) -> None:
         """Make a part of everything, and close the journal for good."""

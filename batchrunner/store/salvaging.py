@@ -151,7 +151,7 @@ def _unnamed(folder: Path, commit: Commit) -> Sequence[Part]:
     """Readable parts that the commit does not name."""
     found = []
     for path in parts.unnamed(folder, commit):
-        if not path.name.startswith("carried"):
+        if path.name[:1].isdigit():
             with suppress(RunError):
                 found.append(parts.describe(path))
     return found

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from batchrunner.store.view import Source, View
 
-_SUMMED = (
+SUMMED = (
     "cost_usd",
     "prompt_tokens",
     "completion_tokens",
@@ -48,7 +48,7 @@ class Quantiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """Sums are over every outcome ever recorded, superseded ones included; None means nothing is known.
+    """Sums are over every outcome ever recorded, superseded and dropped ones included; None means nothing is known.
 
     Failures, `length` (answers cut by their token limit) and quantiles are of the current outcomes;
     the quantiles are of those that succeeded, and of a sample where there are very many.
@@ -74,7 +74,7 @@ def totals(view: View) -> Totals:
     """Add up a run."""
     tally = _Tally(view)
     for source in view.sources:
-        table = source.read(["row", "sequence", *_SUMMED, *_COUNTED])
+        table = source.read(["row", "sequence", *SUMMED, *_COUNTED])
         tally.add_spent(table)
         tally.add_current(source, view.keep_current(source, table))
     return tally.result()
@@ -83,8 +83,10 @@ def totals(view: View) -> Totals:
 class _Tally:
     def __init__(self, view: View) -> None:
         self.view, self.stride = view, max(1, view.outcomes_recorded // _SAMPLE)
-        self.outcomes = self.cost_unknown = self.length = 0
-        self.sums: dict[str, Any] = dict.fromkeys(_SUMMED)
+        self.outcomes = self.length = 0
+        dropped = view.commit.dropped
+        self.cost_unknown = dropped.get("cost_unknown", 0)
+        self.sums: dict[str, Any] = {name: dropped.get(name) for name in SUMMED}
         self.failed: dict[tuple[str, str], _Failed] = {}
         self.completion_tokens: list[pa.Array] = []
         self.latency_s: list[pa.Array] = []
@@ -93,7 +95,7 @@ class _Tally:
         self.outcomes += table.num_rows
         unpriced = pc.and_(pc.is_null(table["cost_usd"]), pc.greater(pc.fill_null(table["attempts"], 0), 0))
         self.cost_unknown += _count(unpriced)
-        for name in _SUMMED:
+        for name in SUMMED:
             found = pc.sum(table[name]).as_py()
             if found is not None:
                 self.sums[name] = (self.sums[name] or 0) + found
@@ -120,7 +122,8 @@ class _Tally:
             self.failed[key] = new if old is None else old.joined(new)
 
     def result(self) -> Totals:
-        sums = dict.fromkeys(_SUMMED, 0) if not self.outcomes else self.sums
+        nothing_known = not self.outcomes and not self.view.commit.dropped
+        sums = dict.fromkeys(SUMMED, 0) if nothing_known else self.sums
         failures = (found.failure(self.view, *key) for key, found in self.failed.items())
         return Totals(
             outcomes=self.outcomes,

@@ -10,6 +10,7 @@ import anyio
 from anyio import CancelScope, CapacityLimiter, create_task_group, from_thread, to_thread
 
 from batchrunner.errors import BatchrunnerError, StoreError
+from batchrunner.store.patience import POLL_S, Patience
 from batchrunner.store.run import entry
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ class Writer:
 
     On the way out everything is synced and made a part. A disk that refuses is a StoreError from
     `record`, from then on, and from the way out. `on_trouble` is called, in the event loop, as soon as
-    it is better to send no more: what is in flight may still be recorded, as long as that works.
+    it is better to send no more: what is in flight may still be recorded, as long as that works. A full disk
+    is waited for, `disk_wait_s` long, before it is trouble; `on_full` and `on_room` are called, in the event
+    loop, when that begins and when it ends well.
     """
 
     def __init__(
@@ -55,9 +58,15 @@ class Writer:
         run: Run,
         *,
         on_trouble: Callable[[BatchrunnerError], None] = lambda _: None,
+        on_full: Callable[[BatchrunnerError], None] = lambda _: None,
+        on_room: Callable[[], None] = lambda: None,
+        disk_wait_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run, self._on_trouble, self._clock = run, on_trouble, clock
+        self._on_full, self._on_room = on_full, on_room
+        self._patience = Patience(disk_wait_s, clock)
+        self._unfolded: BatchrunnerError | None = None
         self._batches: SimpleQueue[_Batch] = SimpleQueue()
         self._ripe: SimpleQueue[bool] = SimpleQueue()
         self._held_bytes = 0
@@ -107,6 +116,10 @@ class Writer:
     def held_bytes(self) -> int:
         """How much waits in memory to be written."""
         return self._held_bytes
+
+    def hurry(self) -> None:
+        """Wait for room no longer."""
+        self._patience.hurry()
 
     # In the event loop.
 
@@ -182,6 +195,8 @@ class Writer:
     def _next_batch(self) -> _Batch | None:
         """The next batch, None when it is time to sync."""
         wait_s = None if self._sync_at is None else max(0.0, self._sync_at - self._clock())
+        if self._patience.tried and not self._told:
+            wait_s = POLL_S if wait_s is None else min(wait_s, POLL_S)
         try:
             return self._batches.get(timeout=wait_s)
         except Empty:
@@ -191,10 +206,32 @@ class Writer:
         if not batch.entries:
             return
         try:
-            self._run.write(batch.entries)
+            self._patiently(lambda again: self._run.write(batch.entries, again=again))
         except BatchrunnerError as error:
             batch.fault = self._fault = error
         from_thread.run_sync(self._landed, batch)
+
+    def _patiently(self, work: Callable[[bool], object]) -> None:
+        """Do `work`, and again while the disk is full and there is patience."""
+        again = False
+        while True:
+            try:
+                work(again)
+            except BatchrunnerError as error:
+                if not self._waits_for_room(error):
+                    raise
+                again = True
+            else:
+                return
+
+    def _waits_for_room(self, error: BatchrunnerError) -> bool:
+        known = self._patience.tried
+        if not self._patience.lasts(error):
+            return False
+        if not known:
+            from_thread.run_sync(self._on_full, error)
+        self._patience.rest()
+        return True
 
     def _keep_up(self) -> None:
         """Sync and rotate when it is time to, and say so when there is trouble."""
@@ -202,13 +239,30 @@ class Writer:
             if self._fault is None:
                 self._sync_when_due()
             if self._fault is None and self._run.ripe:
-                self._run.rotate()
+                self._patiently(lambda _: self._run.rotate())
                 self._ripe.put(True)
         except BatchrunnerError as error:
             self._fault = error
         if self._fault is not None:
             self._sync_at = None
-        self._report(self._fault or self._run.trouble)
+        self._look_for_room(self._fault or self._run.trouble or self._unfolded)
+
+    def _look_for_room(self, trouble: BatchrunnerError | None) -> None:
+        """With trouble that was survived so far: go on once there is room, end when patience does."""
+        if trouble is None:
+            return
+        known = self._patience.tried
+        if self._fault is not None or not self._patience.lasts(trouble):
+            self._report(trouble)
+        elif self._run.regain_room():
+            self._patience.restore()
+            if self._unfolded is not None:
+                self._unfolded = None
+                self._ripe.put(True)
+            if known:
+                from_thread.run_sync(self._on_room)
+        elif not known:
+            from_thread.run_sync(self._on_full, trouble)
 
     def _sync_when_due(self) -> None:
         run, now = self._run, self._clock()
@@ -219,7 +273,7 @@ class Writer:
             self._sync_at = now + SYNC_S
         if now >= self._sync_at or run.unsynced >= SYNC_OUTCOMES or run.unsynced_bytes >= SYNC_BYTES:
             self._sync_at = None
-            run.sync()
+            self._patiently(lambda _: run.sync())
 
     def _report(self, trouble: BatchrunnerError | None) -> None:
         if trouble is not None and not self._told:
@@ -233,10 +287,11 @@ class Writer:
                 self._run.fold()
             except BatchrunnerError as error:
                 # Nothing is lost: the journal keeps what is in no part, and the way out tries again.
-                self._report(error)
+                self._unfolded = error
+                self._batches.put(_Batch())  # The writing thread looks after the rest.
 
     def _finish(self) -> None:
         try:
-            self._run.finish()
+            self._patiently(lambda _: self._run.finish())
         except BatchrunnerError as error:
             self._fault = error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import polars as pl
 from driving import api, batchrunner, prompts, run_words, write_rows
 
 
@@ -37,3 +38,9 @@ def test_damage_is_found_refused_and_salvaged_and_only_what_was_lost_is_bought_a
     table = batchrunner("fsck", run)
     assert table.code == 0, table.err
     assert "60 of 60 rows have an outcome" in table.out
+    cleaned = batchrunner("clean", run, "--drop-responses", "--json")
+    assert cleaned.code == 0, cleaned.err
+    assert json.loads(cleaned.out)["outcomes"] == 0
+    assert not list(run.rglob("*.damaged"))
+    assert pl.read_parquet(run / "results.parquet")["response"].null_count() == 60
+    assert batchrunner("fsck", run).code == 0

@@ -18,6 +18,7 @@ from batchrunner.store.run import Epoch, Run
 from batchrunner.store.view import view_run
 
 ROWS = 40
+IN_MEMORY = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)
 
 
 def outcome(row: int, **fields: Any) -> Outcome:
@@ -150,7 +151,7 @@ def test_a_second_salvage_has_nothing_to_do(directory: Path):
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_whatever_was_harmed_what_can_be_read_is_kept_and_nothing_is_made_up(data: st.DataObject):
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
         directory = Path(name) / "run"
         make(directory)
         paths = [*sorted((directory / "parts").glob("*.parquet")), *segments(directory)]

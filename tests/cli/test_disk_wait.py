@@ -1,0 +1,82 @@
+"""A disk that fills up under a run, and somebody who makes room: real mounts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from driving import api, finish, prompts, run_words, start, write_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+
+
+@pytest.fixture
+def disk(tmp_path) -> Iterator[Path]:
+    """A file system of 4 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    assert process.stderr is not None
+    for line in process.stderr:
+        if text in line:
+            return line
+    raise AssertionError(f"ended without saying {text!r}")
+
+
+def test_a_full_disk_holds_the_run_until_there_is_room(tmp_path, disk):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(300))
+    with api(tmp_path / "api.jsonl", latency=0.05) as tess:
+        process = start(*run_words(rows, tess.url, "--out", disk / "run", "--concurrency", 8))
+        while len(tess.seen()) < 40:
+            time.sleep(0.1)
+        fill(disk / "filler")
+        said = read_until(process, "nothing is sent")
+        held = len(tess.seen())
+        time.sleep(1)
+        still = len(tess.seen())
+        (disk / "filler").unlink()
+        ended = finish(process)
+
+        assert "no space left on device; make room" in said
+        assert held == still < 300
+        assert ended.code == 0, ended.err
+        assert "there is room again" in ended.err
+        assert len(tess.seen()) == 300
+
+
+def test_when_nobody_makes_room_it_ends_with_16_and_what_was_answered_is_there(tmp_path, disk):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(300))
+    with api(tmp_path / "api.jsonl", latency=0.05) as tess:
+        words = run_words(rows, tess.url, "--out", disk / "run", "--concurrency", 8, "--disk-wait", "1s")
+        process = start(*words)
+        while len(tess.seen()) < 40:
+            time.sleep(0.1)
+        fill(disk / "filler")
+        full = finish(process)
+        (disk / "filler").unlink()
+        resumed = finish(start(*words))
+
+        assert full.code == 16, full.err
+        assert resumed.code == 0, resumed.err
+        assert len(tess.seen()) == 300
