@@ -130,7 +130,7 @@ class Chronicle:
         )
 
     def end(self, summary: Mapping[str, Any], *, draining: bool, left: int) -> None:
-        """Write how the invocation ended, durably. `left`: items that were not given their chance."""
+        """Write how the invocation ended. `left`: items that were not given their chance."""
         unfinished = summary["items"]["unfinished"] or left
         caps = [self.job.budget.max_cost_usd, self.job.budget.max_tokens_total]
         entry = {
@@ -145,7 +145,7 @@ class Chronicle:
         }
         history = [*(self.before.get("history") or []), entry][-HISTORY:]
         state = "drained" if unfinished and draining else "stopped" if unfinished else "finished"
-        self._write({**summary, "in_flight": 0}, state=state, history=history, durable=True)
+        self._write({**summary, "in_flight": 0}, state=state, history=history)
 
     def _write(
         self,
@@ -153,7 +153,6 @@ class Chronicle:
         *,
         state: str,
         history: list[dict[str, Any]] | None = None,
-        durable: bool = False,
     ) -> None:
         manifest = {
             **facts,
@@ -173,7 +172,7 @@ class Chronicle:
             },
             "history": self.before.get("history") or [] if history is None else history,
         }
-        write_manifest(self.path, manifest, self.job.output.mode, durable=durable)
+        write_manifest(self.path, manifest, self.job.output.mode)
 
 
 def counts(ledger: Ledger, stop: int | None) -> tuple[int, int, int]:

@@ -272,7 +272,7 @@ def test_many_small_segments_become_one_part_and_large_ones_their_own(tmp_path: 
 def test_the_manifest_is_replaced_whole(tmp_path: Path):
     path = tmp_path / "run.json"
     write_manifest(path, {"state": "running"}, 0o640)
-    write_manifest(path, {"state": "finished"}, 0o644, durable=True)
+    write_manifest(path, {"state": "finished"}, 0o644)
 
     assert read_manifest(path) == {"state": "finished"}
     assert path.stat().st_mode & 0o777 == 0o644
