@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Verdict = Literal["retry", "reject", "defer", "abort"]
-Scope = Literal["item", "lane", "agent", "run"]
+Scope = Literal["item", "lane", "agent", "run", "machine"]
 ErrorType = Literal[
     "auth", "permission", "billing", "not_found", "bad_request", "too_large", "context_length", "content_filter",
     "rate_limit", "conflict", "timeout", "server", "overloaded", "connection", "truncated", "malformed", "empty",
@@ -95,6 +95,7 @@ class BadRow(BatchrunnerError):
 class RequestError(BatchrunnerError):
     """One attempt failed. Never leaves worker.
 
+    `scope` says whose trouble it is; `machine` is ours: nothing was sent, and no attempt is spent.
     `wait_s` is the server's hint in seconds, if it gave one. `went_out` says that the request was
     handed to the network whole, so that the provider may bill it. `without` names a request field
     which the server refused and which the next attempt leaves out. The tokens are what the failed

@@ -191,6 +191,8 @@ class Progress:
     per_minute: float
     limit_per_minute: float | None
     in_flight: int
+    most_in_flight: int
+    """More than this were never in flight."""
     slots: int
     oldest_s: float
     waiting: int

@@ -18,7 +18,12 @@ FIRST_WAIT_S = 1.0
 LONGEST_BACKOFF_S = 60.0
 MOST_UNREADABLE = 2
 """How often a 200 that was cut or could not be read is tried again: each one may have been billed."""
-UNREADABLE = frozenset({"malformed", "truncated"})
+
+
+def unreadable(error: RequestError) -> bool:
+    """Whether a 200 was cut, also by a reset, or could not be read."""
+    lost_in_the_body = error.error_type == "connection" and error.status is not None
+    return lost_in_the_body or error.error_type in ("malformed", "truncated")
 
 
 class Backoff:
@@ -64,13 +69,13 @@ class _Enough(stop_base):
 
     def __call__(self, state: RetryCallState) -> bool:
         error = _error(state)
-        if error.error_type == "rate_limit":
+        if error.error_type == "rate_limit" or error.scope == "machine":
             return False
         if error.error_type == "auth":
             # The key was changed for it, which is no fault of the item's: it deserves one more.
             return state.attempt_number > self.attempts
-        unreadable = error.error_type in UNREADABLE and state.kwargs["unreadable"] > MOST_UNREADABLE
-        return unreadable or state.attempt_number >= self.attempts
+        too_often = unreadable(error) and state.kwargs["unreadable"] > MOST_UNREADABLE
+        return too_often or state.attempt_number >= self.attempts
 
 
 class _HintOrJitter(wait_base):

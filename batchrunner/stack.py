@@ -10,6 +10,8 @@ import anyio
 from batchrunner.errors import RequestError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchrunner.limits import Lane
     from batchrunner.providers.base import Provider
     from batchrunner.records import Completion, Reply, Request
@@ -53,9 +55,9 @@ class Call(Protocol):
         """Make one attempt, over at the monotonic instant `deadline`. Raises RequestError."""
 
 
-def build_stack(wire: Wire, provider: Provider, *, max_wait_s: float) -> Call:
+def build_stack(wire: Wire, provider: Provider, *, max_wait_s: float, redact: Callable[[str], str] = str) -> Call:
     """Retries are no layer here: an item that waits goes back to its lane's backlog and holds nothing."""
-    return limited(signed(endpoint(wire, provider, max_wait_s=max_wait_s)))
+    return limited(redacted(signed(endpoint(wire, provider, max_wait_s=max_wait_s)), redact))
 
 
 class Send(Protocol):
@@ -89,6 +91,19 @@ def signed(send: Send) -> Call:
             raise
         access.accepted(line)
         return answer
+
+    return call
+
+
+def redacted(inner: Call, redact: Callable[[str], str]) -> Call:
+    """Take what `redact` knows out of every error, before a lane, a log or an outcome hears of it."""
+
+    async def call(channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
+        try:
+            return await inner(channel, request, item_id=item_id, deadline=deadline)
+        except RequestError as error:
+            error.args = (redact(str(error)),)
+            raise
 
     return call
 

@@ -52,11 +52,15 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def start(
-    *words: object, cwd: Path | None = None, env: Mapping[str, str] | None = None, stdin: int = subprocess.DEVNULL
+    *words: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: int = subprocess.DEVNULL,
+    under: Sequence[str] = (),
 ) -> subprocess.Popen[str]:
-    """A command of ours as a child process with pipes."""
+    """A command of ours as a child process with pipes; `under` another that runs it in its own place."""
     return subprocess.Popen(
-        [*COMMAND, *map(str, words)],
+        [*under, *COMMAND, *map(str, words)],
         cwd=cwd,
         env=environment(**(env or {})),
         stdin=stdin,

@@ -5,9 +5,10 @@ A reply is a mapping in the form of the wire cases: `status`, `headers`, one of 
 
 - `normal`: framed correctly; `cut`: closed before the end that the frame announced
 - `close`: no length, the end of the connection is the end of the body; `rst`: reset in the middle
-- `hang`: head and body, then silence; `drip_forever`: the body again and again, `pause_ms` apart
+- `hang`: head and body, then silence; `drip_forever`: the body again and again, `pause_ms` apart, or `again` for ever
 - `no_reply`: read the request, close; `early`: answer and close without reading the request's body
-- `raw`: `raw` (text or bytes) word for word, then close; with `"keep": true` the connection stays open
+- `raw`: `raw` (text or bytes) word for word, then close; with `"keep": true` the connection stays open, with
+  `"rst": true` it is reset; with `again` that follows for ever, `pause_ms` apart
 - `refused`: nobody listens for `pause_ms` (300 unless told)
 
 `framing` (`length`, `chunked`, `close`) overrides how the body's end is told.
@@ -82,6 +83,8 @@ class FaultyServer:
         self.replies = Replies(self._heed_refusal)
         self.replies_by_url: dict[str, Reply] = {}
         """Substring of the path to the reply that every such request gets; goes before the queue."""
+        self.at_connect: deque[str] = deque()
+        """What the next connections meet before a byte of theirs is read: `close`, `rst`, `hang` or `garbage`."""
         self.default: Reply | Callable[[Seen], Reply] = completion
         """What a request gets when nothing else is set."""
         self.latency_s = 0.0
@@ -170,6 +173,9 @@ class FaultyServer:
         self._heed_refusal()
 
     async def _serve(self, connection: socket.socket, number: int) -> None:
+        if self.at_connect:
+            await self._spoil(connection, self.at_connect.popleft())
+            return
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = asyncio.StreamReader(limit=2**24)
         protocol = asyncio.StreamReaderProtocol(reader)
@@ -188,6 +194,15 @@ class FaultyServer:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    async def _spoil(self, connection: socket.socket, how: str) -> None:
+        with connection:
+            if how == "garbage":
+                await self._loop.sock_sendall(connection, b"SSH-2.0-OpenSSH_9.6\r\n")
+            elif how == "hang":
+                await self._loop.create_future()  # until the server ends
+            elif how == "rst":
+                _lose_at_close(connection)
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, number: int) -> bool:
         """Take one request and answer it. Whether the connection may carry another."""
@@ -303,17 +318,14 @@ async def answer(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.Str
     if end == "no_reply":
         return False
     if end == "raw":
-        raw = reply["raw"]
-        writer.write(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
-        await writer.drain()
-        return bool(reply.get("keep"))
+        return await _answer_raw(reply, reader, writer)
     body, framing = body_of(reply), framing_of(reply)
     if reply.get("early_hints"):
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\n\r\n")
     writer.write(head_of(reply, framing=framing, size=len(body) + SHORT_BY * (end in {"cut", "rst", "hang"})))
     await _send(writer, body, reply, chunked=framing == "chunked")
     if end == "drip_forever":
-        await _drip(reader, writer, body, reply)
+        await _drip(reader, writer, reply["again"].encode() if "again" in reply else body, reply, chunked=True)
     elif end == "hang":
         await reader.read(1)
     elif end == "rst":
@@ -322,6 +334,17 @@ async def answer(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.Str
         writer.write(b"0\r\n\r\n")
     await writer.drain()
     return end == "normal" and framing != "close" and not closes(reply)
+
+
+async def _answer_raw(reply: Reply, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    raw = reply["raw"]
+    writer.write(raw if isinstance(raw, bytes) else raw.encode("latin-1"))
+    await writer.drain()
+    if "again" in reply:
+        await _drip(reader, writer, reply["again"].encode("latin-1"), reply, chunked=False)
+    if reply.get("rst"):
+        _reset(writer)
+    return bool(reply.get("keep"))
 
 
 def closes(reply: Reply) -> bool:
@@ -377,15 +400,22 @@ async def _send(writer: asyncio.StreamWriter, body: bytes, reply: Reply, *, chun
             await asyncio.sleep(reply.get("pause_ms", 0) / 1000)
 
 
-async def _drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes, reply: Reply) -> None:
+async def _drip(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes, reply: Reply, *, chunked: bool
+) -> None:
+    """Send `body` for ever: until the client closes."""
     while True:
         with suppress(TimeoutError):
             await asyncio.wait_for(reader.read(1), reply.get("pause_ms", 100) / 1000)
             return
-        await _send(writer, body, {**reply, "pause_ms": 0}, chunked=True)
+        await _send(writer, body, {**reply, "pause_ms": 0}, chunked=chunked)
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
-    sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    _lose_at_close(writer.get_extra_info("socket"))
     writer.transport.abort()
+
+
+def _lose_at_close(sock: Any) -> None:
+    """Make the end of a connection a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

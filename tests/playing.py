@@ -10,7 +10,7 @@ import anyio
 
 from batchrunner.errors import BadRow, RequestError
 from batchrunner.events import Counts, Tally
-from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, Lane
+from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, Lane, RetryBudget
 from batchrunner.records import Completion, Endpoint, Item, Reply, Request, Usage
 from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner, Sessions
@@ -91,7 +91,12 @@ class ScriptedWire:
         if step is not None:
             self.throttled[item_id] += step.error_type == "rate_limit"
             raise RequestError(
-                str(step), verdict=step.verdict, error_type=step.error_type, scope=step.scope, wait_s=step.wait_s
+                str(step),
+                verdict=step.verdict,
+                error_type=step.error_type,
+                scope=step.scope,
+                wait_s=step.wait_s,
+                went_out=step.went_out,
             )
         completion = Completion(text=request.body.decode(), finish_reason="stop", usage=Usage(completion_tokens=1))
         return Answer(completion=completion, reply=Reply(status=200, headers={}))
@@ -144,11 +149,13 @@ class Play:
         probe_s: float = 0.05,
         keys: int = 1,
         sessions: Sessions | None = None,
+        retries: Callable[[], RetryBudget] = RetryBudget,
     ) -> None:
         self.wire, self.outcomes, self.brakes = wire, list[Any](), Brakes()
         self.tally = Tally(total=0, before=Counts(), clock=anyio.current_time)
         self._concurrency, self._down_s, self._probe_s = concurrency, down_s, probe_s
-        self._limits = limits or {}
+        self._limits, self._retries = limits or {}, retries
+        self.told: list[tuple[str, Mapping[str, Any]]] = []
         uniform = (lambda low, high: 0.0) if no_wait else (lambda low, high: high)
         worker = Worker(
             provider=Plain(),  # type: ignore[arg-type]
@@ -159,7 +166,6 @@ class Play:
             estimator=estimator or Estimator(),
             budget=budget or Budget(),
             settings=Settings(endpoint=Endpoint(base_url="http://test"), item_s=item_s),
-            redact=lambda text: text,
         )
         self.runner = Runner(
             worker=worker,
@@ -178,6 +184,8 @@ class Play:
             breaker=Breaker(down_s=self._down_s, probe_s=self._probe_s),
             requests_per_minute=self._limits.get("rpm"),
             tokens_per_minute=self._limits.get("tpm"),
+            retries=self._retries(),
+            tell=lambda event, **fields: self.told.append((event, fields)),
         )
         return Channel(lane=lane, access=None, label=name or "the key")  # type: ignore[arg-type]
 

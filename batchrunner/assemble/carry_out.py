@@ -52,7 +52,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         selection = _selection(prepared, invocation)
         before = _items(run.ledger, prepared, selection, spent)
         settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
-        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection)
+        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection, spent=spent)
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
@@ -240,6 +240,7 @@ def _conclude(
         tally=execution.tally,
         settled_before=settled,
         in_flight_given_up=execution.given_up(),
+        left_before=chronicle.left_before,
         throttled=sum(lane.throttled_count for lane in lanes),
         limit_per_minute=sum(limits) if limits else None,
         command=invocation.command,

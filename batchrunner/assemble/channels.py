@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.access import Access, granted, look_again
 from batchrunner.errors import BadRow
-from batchrunner.limits import Breaker, Concurrency, Lane
+from batchrunner.limits import Breaker, Concurrency, Connections, Lane
 from batchrunner.stack import Channel
 
 if TYPE_CHECKING:
@@ -56,14 +56,25 @@ class Channels:
 
         return by_ask
 
-    def open(self, wire: Wire, send_to: str, tell: Callable[..., None]) -> Callable[[str], list[Channel]]:
-        """Makes the channels that serve one lane name, a channel for each key. `tell` hears what their lanes decide."""
+    def open(
+        self, wire: Wire, send_to: str, tell: Callable[..., None], *, connections: int, warn: Callable[[str], None]
+    ) -> Callable[[str], list[Channel]]:
+        """Makes the channels that serve one lane name, a channel for each key. `tell` hears what their lanes decide.
 
+        All together keep to so many `connections`; `warn` hears it once when these are fewer than were asked for.
+        """
+        shared = Connections(connections)
         accesses = [self._access(wire, send_to, credential, tell) for credential in self.credentials]
 
         def open_channels(name: str) -> list[Channel]:
             keys = zip(self.credentials, accesses, strict=True)
-            return [self._channel(credential.label, access, name, tell) for credential, access in keys]
+            channels = [self._channel(credential.label, access, name, tell) for credential, access in keys]
+            each = shared.share([channel.lane.concurrency for channel in channels])
+            if each is not None:
+                tell("concurrency_capped", concurrency=each, connections=connections)
+                if self.job.limits.concurrency != "auto":
+                    warn(_capped(each, connections))
+            return channels
 
         return open_channels
 
@@ -110,6 +121,13 @@ class Channels:
 
     def _share(self, limit: float | None) -> float | None:
         return None if limit is None else limit * self.share
+
+
+def _capped(each: int, connections: int) -> str:
+    return (
+        f"limits.concurrency is held at {each:,}: this process's limit of open files leaves {connections:,} "
+        "for connections; raise the hard limit (ulimit -Hn) for more"
+    )
 
 
 def number(limit: Any) -> float | None:

@@ -103,6 +103,8 @@ class Told:
     tally: Tally
     settled_before: int
     in_flight_given_up: int
+    left_before: int
+    """What may have been billed, in earlier invocations, for items that were left without an outcome."""
     throttled: int
     limit_per_minute: float | None
     command: str
@@ -112,7 +114,7 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
     """The summary object of DESIGN section 3; fields may be added, never changed."""
     items, totals, tally = told.items, told.totals, told.tally
     ready = commands(ending, items, told.run, told.command)
-    billed = tally.now.possibly_billed + tally.left_possibly_billed + told.in_flight_given_up
+    left = tally.left_possibly_billed + told.in_flight_given_up
     return {
         "type": "fatal" if ending.exit in FATAL else "finished",
         "name": told.job.name,
@@ -135,11 +137,13 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
             "settled_before": told.settled_before,
             "cost_usd": tally.now.cost_usd,
             "seconds": round(tally.seconds, 3),
+            "possibly_billed": tally.now.possibly_billed + left,
         },
         "prompt_tokens": (totals.prompt_tokens or 0) + (totals.failed_prompt_tokens or 0),
         "completion_tokens": (totals.completion_tokens or 0) + (totals.failed_completion_tokens or 0),
         "cost_usd": None if totals.cost_unknown else totals.cost_usd or 0.0,
-        "possibly_billed": billed,
+        "possibly_billed": totals.possibly_billed + told.left_before + left,
+        "left_possibly_billed": told.left_before + left,
         "failed_by_type": failures(totals),
         "labels": dict(told.job.labels),
         "max_cost_usd": told.job.budget.max_cost_usd,

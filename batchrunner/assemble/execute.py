@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
 from batchrunner.stack import build_stack
 from batchrunner.store import Writer
-from batchrunner.transport import Clocks, Wire
+from batchrunner.transport import Clocks, Wire, connections_left
 from batchrunner.worker import Settings, Worker
 
 if TYPE_CHECKING:
@@ -140,6 +141,7 @@ class Execution:
             on_full=wait,
             on_room=go_on,
             disk_wait_s=self.manner.disk_wait_s,
+            expected=lambda: self.runner.slots_soon,
         )
 
     def _wire(self) -> Wire:
@@ -167,13 +169,12 @@ class Execution:
         worker = Worker(
             provider=ready.provider,
             asks=self.prepared.asker,
-            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s),
+            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor),
             backoff=Backoff(attempts=job.retry.attempts),
             prices=ready.prices,
             estimator=self.estimator,
             budget=self.budget,
             settings=settings,
-            redact=self.redactor,
             resend=self.resend,
             begun=self.begun,
         )
@@ -181,11 +182,18 @@ class Execution:
             worker=worker,
             record=writer.record,
             route=self.channels.route(),
-            open_channels=self.channels.open(wire, send_to, self.emit),
+            open_channels=self.channels.open(
+                wire, send_to, self.emit, connections=self._connections(), warn=self.display.say
+            ),
             watch=self.tally,
             brakes=self.brakes,
             sessions=self.sessions,
         )
+
+    def _connections(self) -> int:
+        """How many there may be; a simulator in this process has the other end of each."""
+        left = connections_left()
+        return max(1, left // 2) if self.manner.simulate else left
 
     # Beside the run
 
@@ -241,12 +249,15 @@ class Execution:
 
     async def _beat(self) -> None:
         while True:
+            progress = self.progress()
             try:
-                await to_thread.run_sync(self.heartbeat, self.progress(), self.tally)
+                await to_thread.run_sync(self.heartbeat, progress, self.tally)
             except StoreError as error:
-                if not error.full:  # What comes of a full disk, the writer of the journal decides.
+                # What comes of a full disk the journal's writer decides; a lack of open files costs a beat.
+                if not (error.full or _no_file_left(error.__cause__)):
                     self.brakes.drain(error)
-            await anyio.sleep(HEARTBEAT_S)
+            if progress.most_in_flight == self.runner.most_in_flight:
+                await self.runner.outgrown.wait(HEARTBEAT_S)
 
     # What can be seen of it
 
@@ -267,7 +278,9 @@ class Execution:
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
-        notes += [f"probing, {lane.name}: {self.redactor(lane.trouble)}" for lane in lanes if lane.breaker.open][:1]
+        notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
+        held = sum(len(backlog.held) for backlog in self.runner.backlogs)
+        notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(
             name=self.prepared.ready.job.name,
             done=tally.done,
@@ -278,9 +291,10 @@ class Execution:
             per_minute=tally.rate.per_minute(),
             limit_per_minute=sum(limits) if limits else None,
             in_flight=len(self.runner.in_flight),
+            most_in_flight=self.runner.most_in_flight,
             slots=sum(lane.slots for lane in lanes),
             oldest_s=self.oldest_s(),
-            waiting=sum(len(backlog.waiting) for backlog in self.runner.backlogs),
+            waiting=sum(backlog.waits for backlog in self.runner.backlogs),
             throttled=sum(lane.throttled_count for lane in lanes),
             tokens=tally.now.prompt_tokens + tally.now.completion_tokens,
             cost_usd=tally.now.cost_usd,
@@ -289,6 +303,10 @@ class Execution:
             draining=self.brakes.draining,
             notes=tuple(notes),
         )
+
+
+def _no_file_left(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def first_byte_s(times: TimeoutsSpec, provider: Provider) -> float:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchrunner.errors import BatchrunnerError
     from batchrunner.events import Progress, Tally
     from batchrunner.spec import JobSpec
-    from batchrunner.store import Ledger, Run
+    from batchrunner.store import Ledger, Run, Totals
 
 FORMAT_VERSION = 1
 HISTORY = 100
@@ -40,6 +40,8 @@ class Chronicle:
     job: JobSpec
     call: Mapping[str, Any]
     selection: Selection
+    spent: Totals
+    """What the run had come to before this invocation."""
     began_at: str = field(default_factory=_now)
     before: Mapping[str, Any] = field(init=False)
 
@@ -49,6 +51,11 @@ class Chronicle:
     @property
     def path(self) -> Path:
         return self.run.directory / "run.json"
+
+    @property
+    def left_before(self) -> int:
+        """Requests of earlier invocations that may be billed, for items left without an outcome: no record has them."""
+        return int(self.before.get("left_possibly_billed", 0))
 
     @property
     def resumed(self) -> bool:
@@ -66,7 +73,7 @@ class Chronicle:
         if doubt:
             notes.append(doubt)
         if self.before.get("state") == "running":
-            twice = max(self.before.get("in_flight", 0), self.before.get("slots", 0))
+            twice = self.before.get("most_in_flight", self.before.get("slots", 0))
             notes.append(
                 f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
                 f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
@@ -87,6 +94,7 @@ class Chronicle:
     def beat(self, progress: Progress, tally: Tally) -> None:
         """Write the live state; called in a thread."""
         succeeded, rejected, exhausted = counts(self.run.ledger, self.selection.stop)
+        left, now = self.left_before + tally.left_possibly_billed, tally.now.possibly_billed
         self._write(
             {
                 "type": "running",
@@ -110,11 +118,13 @@ class Chronicle:
                     "settled_before": tally.before.succeeded + tally.before.rejected,
                     "cost_usd": tally.now.cost_usd,
                     "seconds": round(tally.seconds, 3),
+                    "possibly_billed": now + tally.left_possibly_billed,
                 },
                 "prompt_tokens": tally.now.prompt_tokens,
                 "completion_tokens": tally.now.completion_tokens,
                 "cost_usd": tally.now.cost_usd,
-                "possibly_billed": tally.now.possibly_billed + tally.left_possibly_billed,
+                "possibly_billed": self.spent.possibly_billed + left + now,
+                "left_possibly_billed": left,
                 "failed_by_type": {
                     kind: {"count": failure.count, "first_id": failure.item_id, "first_row": failure.row}
                     for kind, failure in tally.failed_by_type().items()
@@ -122,6 +132,7 @@ class Chronicle:
                 "labels": dict(self.job.labels),
                 "per_minute": round(progress.per_minute, 1),
                 "in_flight": progress.in_flight,
+                "most_in_flight": progress.most_in_flight,
                 "slots": progress.slots,
                 "left_s": progress.left_s,
                 "notes": list(progress.notes),
@@ -141,6 +152,7 @@ class Chronicle:
             "sent": summary["now"]["sent"],
             "cost_usd": summary["now"]["cost_usd"],
             "seconds": summary["now"]["seconds"],
+            "possibly_billed": summary["now"]["possibly_billed"],
             "budget": caps,
         }
         history = [*(self.before.get("history") or []), entry][-HISTORY:]
@@ -204,6 +216,7 @@ def state_of(directory: Path) -> dict[str, Any]:
         "prompt_tokens": (added.prompt_tokens or 0) + (added.failed_prompt_tokens or 0),
         "completion_tokens": (added.completion_tokens or 0) + (added.failed_completion_tokens or 0),
         "cost_usd": None if added.cost_unknown else added.cost_usd or 0.0,
+        "possibly_billed": added.possibly_billed + manifest.get("left_possibly_billed", 0),
         "failed_by_type": failures(added),
     }
     unborn = {
@@ -211,7 +224,6 @@ def state_of(directory: Path) -> dict[str, Any]:
         "name": directory.name,
         "run": str(directory),
         "state": "running" if alive else "stopped",
-        "now": {"sent": 0, "settled_before": done, "cost_usd": 0.0, "seconds": 0.0},
-        "possibly_billed": added.possibly_billed,
+        "now": {"sent": 0, "settled_before": done, "cost_usd": 0.0, "seconds": 0.0, "possibly_billed": 0},
     }
     return {**unborn, **manifest, **counted, "alive": alive}

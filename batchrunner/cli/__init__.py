@@ -97,16 +97,31 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _say(str(error))
         code = _fatal(words, error.exit_code, str(error))
     except Exception as error:
-        traceback.print_exc()
+        _say_bug(traceback.format_exc())
         _say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
-        code = _fatal(words, 1, f"{type(error).__name__}: {error}")
+        code = _fatal(words, 1, _masked(f"{type(error).__name__}: {error}"))
     _leave(int(code or 0))
 
 
 def _say(text: str) -> None:
+    from batchrunner.console.text import clean
+
     for line in text.splitlines():
         with contextlib.suppress(OSError, ValueError):
-            click.echo(f"batchrunner: {line}", err=True)
+            click.echo(f"batchrunner: {clean(line)}", err=True)
+
+
+def _say_bug(told: str) -> None:
+    from batchrunner.console.text import clean
+
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(clean(_masked(told), keep_lines=True), err=True, nl=False)
+
+
+def _masked(text: str) -> str:
+    """`text` without the keys that were looked up, if any were."""
+    credentials = sys.modules.get("batchrunner.credentials")
+    return credentials.without_secrets(text) if credentials is not None else text
 
 
 def _fatal(words: list[str], code: int, reason: str) -> int:

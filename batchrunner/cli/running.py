@@ -16,6 +16,7 @@ from batchrunner.assemble import Invocation, fatal, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
+from batchrunner.console.text import clean
 from batchrunner.errors import BatchrunnerError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def run_asked(
     except BatchrunnerError as error:
         if not as_json:
             raise
-        click.echo(f"batchrunner: {error}", err=True)
+        click.echo(clean(f"batchrunner: {error}", keep_lines=True), err=True)
         summary = fatal(error, asked.job, invocation.directory, invocation.command)
     conclude(summary, as_json=as_json, quiet=quiet)
     return int(summary["exit"])

@@ -62,7 +62,7 @@ class Quiet:
     def write(self, line: str) -> None:
         # A closed terminal or a full pipe ends the progress, not the run.
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            self._stream.write(line + "\n")
+            self._stream.write(text.clean(line) + "\n")
             self._stream.flush()
 
 
@@ -111,7 +111,7 @@ class LiveTable(Quiet):
         from rich.live import Live
 
         console = Console(file=self._stream, highlight=False, markup=False)
-        console.print(line, soft_wrap=True)
+        console.print(text.clean(line), soft_wrap=True)
         self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._live.start()
 
@@ -128,7 +128,7 @@ class LiveTable(Quiet):
             self.write(line)
             return
         with contextlib.suppress(OSError, ValueError):
-            self._live.console.print(line, soft_wrap=True)
+            self._live.console.print(text.clean(line), soft_wrap=True)
 
     def ended(self) -> None:
         if self._live is not None:
@@ -175,7 +175,7 @@ def live_lines(now: Progress, width: int) -> list[str]:
     ]
     if now.draining:
         lines.append(f"Draining {now.in_flight:,} in flight (oldest {now.oldest_s:.0f} s). Ctrl-C again gives them up.")
-    return [text.cut(line, width) for line in lines]
+    return [text.cut(text.clean(line), width) for line in lines]
 
 
 def _types(now: Progress) -> str:

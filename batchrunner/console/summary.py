@@ -27,7 +27,8 @@ def summary_lines(summary: Mapping[str, Any]) -> list[str]:
         lines.append(f"length   {items['length']:,} answers were cut at max_tokens")
     lines.append(f"now      {text.count(now['sent'], 'request')} sent, {now['settled_before']:,} items settled before")
     if summary["possibly_billed"]:
-        lines.append(f"billed   {summary['possibly_billed']:,} requests went out and brought no answer: maybe billed")
+        new = f" ({now['possibly_billed']:,} now)" if now["possibly_billed"] != summary["possibly_billed"] else ""
+        lines.append(f"billed   {summary['possibly_billed']:,} requests went out, no answer came: maybe billed{new}")
     lines.append(_used(summary))
     lines += [f"{name:<8} {summary[name]}" for name in ("pace", "latency") if summary.get(name)]
     ready = [f"{name:<8} {command}" for name, command in summary.get("commands", {}).items()]

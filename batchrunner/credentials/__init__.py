@@ -6,7 +6,7 @@ from batchrunner.credentials.files import read_env_file
 from batchrunner.credentials.hosts import is_loopback, refuse_plain_http
 from batchrunner.credentials.oauth2 import Token, read_token, token_form
 from batchrunner.credentials.resolve import resolve, resolve_grant
-from batchrunner.credentials.secret import NO_KEY, Credential, Grant, Redactor, Secret
+from batchrunner.credentials.secret import NO_KEY, Credential, Grant, Redactor, Secret, without_secrets
 
 __all__ = [
     "Credential",
@@ -22,4 +22,5 @@ __all__ = [
     "Secret",
     "Token",
     "token_form",
+    "without_secrets",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import re
 from dataclasses import dataclass
@@ -10,9 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 _MASK = "***"
+_TELLS = 12
+"""So many first characters of a key are taken out also where the rest is missing."""
+_met: set[str] = set()
 _BEARER = re.compile(r"(?<=\bbearer)\s+[^\s\"',;<>]+", re.IGNORECASE)
 
 
@@ -23,6 +27,7 @@ class Secret:
 
     def __init__(self, value: str) -> None:
         self._value = value
+        _met.add(value)
 
     def reveal(self) -> str:
         """The secret itself, for the wire and nothing else."""
@@ -95,29 +100,59 @@ NO_KEY = (Credential(key=None, source="none", label="no key"),)
 
 
 class Redactor:
-    """Takes keys out of texts: the exact values, as they stand in addresses and JSON too, and any `Bearer …`."""
+    """Takes keys out of texts: as they are, as addresses, JSON and base64 have them, cut short, and any `Bearer …`."""
 
     def __init__(self, secrets: Iterable[Secret | None]) -> None:
-        self._exact: dict[str, re.Pattern[str]] = {}
+        self._by_start: dict[str, set[str]] = {}
         self.learn(*secrets)
 
     def learn(self, *secrets: Secret | None) -> None:
         """Take these out of texts, too, from now on."""
-        spellings = {spelling for secret in secrets if secret for spelling in _spellings(secret.reveal())}
-        # One pattern each: a pattern of all would be compiled anew for every token of a long run.
-        new = {value: re.compile(re.escape(value), re.IGNORECASE) for value in spellings - self._exact.keys()}
-        self._exact = dict(sorted({**self._exact, **new}.items(), key=lambda pair: len(pair[0]), reverse=True))
+        spellings = {_lower(spelling) for secret in secrets if secret for spelling in _spellings(secret.reveal())}
+        for spelling in spellings:
+            self._by_start.setdefault(spelling[:_TELLS], set()).add(spelling)
+        self._by_start = dict(sorted(self._by_start.items(), key=lambda pair: len(pair[0]), reverse=True))
 
     def __call__(self, text: str) -> str:
         """The same text without secrets."""
-        for pattern in self._exact.values():
-            text = pattern.sub(_MASK, text)
+        lower = _lower(text)
+        for start, spellings in self._by_start.items():
+            while (at := lower.find(start)) >= 0:
+                # A text may be cut in a key, and its start tells too much.
+                end = at + max(_shared(lower[at : at + len(spelling)], spelling) for spelling in spellings)
+                text = f"{text[:at]}{_MASK}{text[end:]}"
+                lower = f"{lower[:at]}{_MASK}{lower[end:]}"
         return _BEARER.sub(f" {_MASK}", text)
+
+
+def _lower(text: str) -> str:
+    """In small letters, and as long as before: of all characters, one becomes two."""
+    return text.replace("\u0130", "i").lower()
+
+
+def _shared(text: str, whole: str) -> int:
+    """How many characters both begin with."""
+    pairs = enumerate(zip(text, whole, strict=False))
+    return next((number for number, (a, b) in pairs if a != b), len(text))
+
+
+def without_secrets(text: str) -> str:
+    """`text` without any secret that this process has met: for what nobody foresaw, such as the traceback of a bug."""
+    return Redactor(map(Secret, tuple(_met)))(text)
 
 
 def _spellings(key: str) -> set[str]:
     """The forms in which a server may echo a key. A text under six characters is no secret, but common words."""
     halves = [part for part in key.split("|") if len(part) >= 20]
-    parts = (key, *halves)
-    forms = {form for part in parts for form in (part, quote(part, safe=""), quote_plus(part), json.dumps(part)[1:-1])}
-    return {form for form in forms if len(form) >= 6}
+    return {form for part in (key, *halves) for form in _forms(part) if len(form) >= 6}
+
+
+def _forms(part: str) -> Iterator[str]:
+    """As it stands in a text, an address, JSON, PHP's JSON, a page, and in the base64 of any text around it."""
+    in_json = json.dumps(part)[1:-1]
+    yield from (part, quote(part, safe=""), quote_plus(part), in_json, in_json.replace("/", r"\/"), html.escape(part))
+    for before in range(3):
+        for code in (base64.b64encode, base64.urlsafe_b64encode):
+            coded = code(b"\0" * before + part.encode()).decode().rstrip("=")
+            # The first and the last character may hold bits of what stands around.
+            yield coded[(before * 8 + 5) // 6 : -1]

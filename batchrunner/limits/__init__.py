@@ -1,9 +1,11 @@
-"""What bounds the sending: pace, pauses, concurrency, budget, and the breaker that ends a hopeless run."""
+"""What bounds the sending: pace, pauses, concurrency, retries, budget, and the breaker that ends a hopeless run."""
 
 from batchrunner.limits.breaker import Breaker
 from batchrunner.limits.budget import Budget
 from batchrunner.limits.concurrency import Concurrency
+from batchrunner.limits.connections import Connections
 from batchrunner.limits.estimate import Estimator
 from batchrunner.limits.lane import Lane
+from batchrunner.limits.retries import RetryBudget
 
-__all__ = ["Breaker", "Budget", "Concurrency", "Estimator", "Lane"]
+__all__ = ["Breaker", "Budget", "Concurrency", "Connections", "Estimator", "Lane", "RetryBudget"]

@@ -70,7 +70,7 @@ class Breaker:
     Closed while some attempts come through. When the last max(3, concurrency) attempts of at least
     three items all met trouble it opens: one probe at a time, after `probe_s` times 1, 2, 4 ... `failed` raises
     nothing; it returns the error that ends the lane once it has been open for `down_s`. The same
-    clock ends a lane that gets nothing but rate-limit signals.
+    clock ends a lane that gets nothing but rate-limit signals, or no open files to connect with.
     """
 
     def __init__(self, *, down_s: float, probe_s: float = 1.0) -> None:
@@ -91,7 +91,7 @@ class Breaker:
 
     def failed(self, error: RequestError, item_id: str, *, window: int, now: float) -> BatchrunnerError | None:
         """Count a failed attempt. `window` is the lane's present concurrency."""
-        if error.error_type == "rate_limit":
+        if error.error_type == "rate_limit" or error.scope == "machine":
             return self._throttled(error, now)
         self._throttled_since = None
         if error.error_type not in TROUBLE or error.verdict != "retry":
@@ -115,7 +115,8 @@ class Breaker:
         if self._throttled_since is None:
             self._throttled_since = now
         if now - self._throttled_since > self._down_s:
-            return ProviderUnavailable(f"nothing but rate-limit refusals for {self._down_s:g} s: {error}")
+            what = "rate-limit refusals" if error.error_type == "rate_limit" else "trouble on this machine"
+            return ProviderUnavailable(f"nothing but {what} for {self._down_s:g} s: {error}")
         return None
 
     def probe_wait_s(self) -> float:

@@ -12,15 +12,18 @@ INFLATION = 2.0
 class Concurrency:
     """The number of slots of one lane.
 
-    A fixed number stays. `auto` starts at 8, doubles a round trip while concurrency is what binds,
-    after the first rate-limit signal grows by one a round trip, and is cut by three tenths on each
-    further signal; a burst of signals from requests that were already out counts once.
+    A fixed number stays, but for a lack of open files: that cuts it, and it grows back by one a round
+    trip. `auto` starts at 8, doubles a round trip while concurrency is what binds, after the first
+    rate-limit signal grows by one a round trip, and is cut by three tenths on each further signal; a
+    burst of signals from requests that were already out counts once.
     """
 
     def __init__(self, setting: int | str, *, most: int = MOST) -> None:
         self.fixed = setting != "auto"
-        self._limit = float(min(int(setting), most) if self.fixed else min(START, most))
-        self._most = most
+        self.wanted = min(int(setting), most) if self.fixed else most
+        """The most that is asked for; `cap` may have set less."""
+        self._limit = float(self.wanted if self.fixed else min(START, most))
+        self._most = self.wanted
         self._threshold = float(most)
         self._cut_at = 0.0
         self._latency_s: float | None = None
@@ -30,9 +33,19 @@ class Concurrency:
     def limit(self) -> int:
         return max(1, int(self._limit))
 
+    @property
+    def soon(self) -> int:
+        """How many slots there may be before long."""
+        return self.limit if self.fixed else min(2 * self.limit, self._most)
+
+    def cap(self, most: int) -> None:
+        """Stay within `most`, whatever was asked for."""
+        self._most = max(1, min(self.wanted, most))
+        self._limit = min(self._limit, self._most)
+
     def succeeded(self, *, in_flight: int, latency_s: float) -> None:
         """A reply came with `in_flight` requests out, itself included."""
-        if self.fixed:
+        if self.fixed and self._limit >= self._most:
             return
         self._feel(latency_s)
         inflated = self._latency_s is not None and self._latency_s > INFLATION * max(self._quickest_s, 0.001)
@@ -51,7 +64,11 @@ class Concurrency:
 
     def throttled(self, *, started_at: float, now: float) -> bool:
         """A rate-limit signal for a request begun at `started_at`. True when it cut the number."""
-        if self.fixed or started_at < self._cut_at:
+        return not self.fixed and self.crowded(started_at=started_at, now=now)
+
+    def crowded(self, *, started_at: float, now: float) -> bool:
+        """There was no file left for a request begun at `started_at`. True when it cut the number."""
+        if started_at < self._cut_at:
             return False
         self._limit = max(1.0, self._limit * CUT)
         self._threshold = self._limit

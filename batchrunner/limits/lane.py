@@ -9,6 +9,7 @@ import anyio
 
 from batchrunner.limits.breaker import CANARY, Breaker
 from batchrunner.limits.pace import RequestPace, TokenPace
+from batchrunner.limits.retries import RetryBudget
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from batchrunner.limits.concurrency import Concurrency
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-"""How long a lane pauses on rate-limit signals that give no hint, one after another."""
+"""How long a lane pauses on signals that give no hint, one after another: rate limits, no open file left."""
 
 
 def _tell_nobody(event: str, **fields: object) -> None:
@@ -36,6 +37,7 @@ class Lane:
         *,
         concurrency: Concurrency,
         breaker: Breaker,
+        retries: RetryBudget | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         tell: Callable[..., None] = _tell_nobody,
@@ -44,6 +46,7 @@ class Lane:
     ) -> None:
         self.name, self._tell, self._uniform = name, tell, uniform
         self.concurrency, self.breaker = concurrency, breaker
+        self.retries = retries or RetryBudget()
         self.in_flight = 0
         self.throttled_count = 0
         self.canary: int | None = CANARY
@@ -57,6 +60,7 @@ class Lane:
         self._paused_until = 0.0
         self._silent_signals = 0
         self._signal_at = 0.0
+        self._retries_emptied = False
 
     @property
     def requests_per_minute(self) -> float | None:
@@ -86,6 +90,23 @@ class Lane:
                 await anyio.sleep(wait_s)
             self._tokens.take(tokens, self._clock())
 
+    def took(self, *, retry: bool) -> None:
+        """A request has been admitted and is about to be sent."""
+        self.retries.took(self._clock(), retry=retry)
+
+    def may_retry(self) -> bool:
+        """Whether the budget of retries has one left."""
+        if self.retries.spare(self._clock()):
+            return True
+        if not self._retries_emptied:
+            self._retries_emptied = True
+            requests, retries = self.retries.requests, self.retries.retries
+            self._tell("retry_budget_emptied", lane=self.name, requests=requests, retries=retries)
+        return False
+
+    def retry_wait_s(self) -> float:
+        return self.retries.wait_s(self._clock())
+
     def open_now(self) -> bool:
         """Whether `admit` would return without waiting."""
         now = self._clock()
@@ -112,7 +133,7 @@ class Lane:
     def failed(self, error: RequestError, item_id: str, *, started_at: float) -> None:
         """Take in a failed attempt begun at `started_at`. May pause the lane, open its breaker, or end it."""
         now, self.trouble = self._clock(), str(error)
-        if error.scope == "lane" or error.error_type == "rate_limit":
+        if error.scope in ("lane", "machine") or error.error_type == "rate_limit":
             self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)
@@ -124,8 +145,8 @@ class Lane:
     def _throttled(self, error: RequestError, *, started_at: float, now: float) -> None:
         if error.error_type == "rate_limit":
             self.throttled_count += 1
-            if self.concurrency.throttled(started_at=started_at, now=now):
-                self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit)
+        if self._cuts(error, started_at=started_at, now=now):
+            self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit, error=str(error))
         # With jitter, so that processes that were throttled together do not come back together.
         if error.wait_s:
             self._rest(error.wait_s + self._uniform(0.0, min(1.0, error.wait_s / 10)), error)
@@ -133,6 +154,11 @@ class Lane:
             self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)
             self._silent_signals += 1
             self._signal_at = now
+
+    def _cuts(self, error: RequestError, *, started_at: float, now: float) -> bool:
+        if error.scope == "machine":
+            return self.concurrency.crowded(started_at=started_at, now=now)
+        return error.error_type == "rate_limit" and self.concurrency.throttled(started_at=started_at, now=now)
 
     def _rest(self, seconds: float, error: RequestError) -> None:
         if seconds > self.paused_s():

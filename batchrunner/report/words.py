@@ -72,7 +72,7 @@ def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: C
         yield clean(f"error    {row['error_type']}{status}: {row['error']}")
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens")]
     if any(value is not None for value in tokens):
-        yield f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}"
+        yield clean(f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}")
     answer = None if row.get("turns") else row["text"]
     for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", answer)):
         if value:

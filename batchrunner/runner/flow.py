@@ -50,14 +50,22 @@ class Runner:
         self.sessions = sessions or Sessions(lambda item: None, {})
         self.desks: list[Desk] = []
         self.in_flight: dict[str, Trip] = {}
+        self.most_in_flight = 0
+        """More than this were never in flight. `outgrown` rings when it rises."""
+        self.outgrown = Bell()
         self._route, self._open_channels = route, open_channels
         self._backlogs: dict[str, Backlog] = {}
         self._refusals = Refusals()
         self._room, self._money, self._canary_back = Bell(), Bell(), Bell()
-        self._canaries = 0
+        self._canaries = self._workers = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
         brakes.on_release(self._wake_waiting)
+
+    @property
+    def slots_soon(self) -> int:
+        """How many requests there may be in flight before long."""
+        return sum(desk.channel.lane.concurrency.soon for desk in self.desks)
 
     @property
     def backlogs(self) -> Collection[Backlog]:
@@ -139,9 +147,11 @@ class Runner:
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
         backlog = desk.backlog
-        todo = len(backlog.fresh) + len(backlog.waiting)
+        todo = len(backlog.fresh) + backlog.waits
         for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
             desk.workers += 1
+            self._workers += 1
+            self._foresee()
             self._group.start_soon(self._work, desk)
 
     async def _work(self, desk: Desk) -> None:
@@ -150,6 +160,12 @@ class Runner:
                 await self._advance(trip, desk)
         finally:
             desk.workers -= 1
+            self._workers -= 1
+
+    def _foresee(self) -> None:
+        if self._workers > self.most_in_flight:
+            self.most_in_flight = max(self._workers, self.slots_soon)
+            self.outgrown.ring()
 
     async def _next(self, desk: Desk) -> Trip | None:
         """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
@@ -179,11 +195,11 @@ class Runner:
                 await backlog.bell.wait(paused_s)
             elif not self._refusals.passed and self._canaries >= CANARY:
                 await self._canary_back.wait()
-            elif (picked := backlog.ready(now, slots=lane.slots)) is not None:
+            elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is not None:
                 self._room.ring()
                 return picked if isinstance(picked, Trip) else self._begin(picked)
             else:
-                await backlog.bell.wait(backlog.waiting[0][0] - now if backlog.waiting else None)
+                await backlog.bell.wait(backlog.idle_s(now, retry_wait_s=lane.retry_wait_s))
         return None
 
     def _begin(self, item: Item) -> Trip:
@@ -203,6 +219,7 @@ class Runner:
                 if not self._others(desk):
                     await lane.rest()
                 if lane.ended is None and not lane.paused_s() and not self.brakes.held:
+                    lane.took(retry=trip.retry)
                     return True
         self._canaries -= 1
         self._canary_back.ring()
@@ -224,8 +241,10 @@ class Runner:
 
     async def _advance(self, trip: Trip, desk: Desk) -> None:
         self.in_flight[trip.item.item_id] = trip
+        attempts = trip.attempts
         step = await self.worker.attempt(trip, desk.channel)
-        self.watch.tried()
+        if trip.attempts > attempts:
+            self.watch.tried()
         if isinstance(step, Outcome | Answered):
             # The provider has billed this: losing it would bill it again on resume.
             with CancelScope(shield=True):
@@ -255,10 +274,11 @@ class Runner:
     # Outcomes
 
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
-        if outcome.status == "succeeded" and not self._refusals.passed:
-            await self._pass_canary()
         if not self._held_back(outcome, desk):
             await self._write(outcome)
+        # Only now: a full disk is known before there are many in flight.
+        if outcome.status == "succeeded" and not self._refusals.passed:
+            await self._pass_canary()
         self._let_next_go(outcome)
 
     def _held_back(self, outcome: Outcome, desk: Desk) -> bool:
@@ -287,9 +307,9 @@ class Runner:
         self._room.ring()
 
     async def _keep_turn(self, turn: Outcome) -> None:
+        await self._write(turn)
         if not self._refusals.passed:
             await self._pass_canary()
-        await self._write(turn)
 
     async def _write(self, outcome: Outcome) -> None:
         try:
@@ -313,9 +333,11 @@ class Runner:
 
     async def _settle_refusals(self) -> None:
         """Refusals that showed no pattern are their items' own; those that ended the run are nobody's."""
-        if self.brakes.cause is None:
-            for outcome in self._refusals.release():
+        for outcome in self._refusals.release():
+            if self.brakes.cause is None:
                 await self._write(outcome)
+            else:
+                self.watch.left(possibly_billed=outcome.possibly_billed)
 
     # Ends
 

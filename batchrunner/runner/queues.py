@@ -12,6 +12,8 @@ import anyio
 from anyio import CancelScope, Lock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from batchrunner.records import Item
     from batchrunner.stack import Channel
     from batchrunner.worker import Trip
@@ -39,11 +41,15 @@ class Bell:
 
 
 class Backlog:
-    """Items that want the same lanes: new ones in input order, and those that wait for their next attempt."""
+    """Items that want the same lanes: new ones in input order, and those that wait for their next attempt.
+
+    `held` are retries that were due when there was no budget for them; the first of them goes first.
+    """
 
     def __init__(self) -> None:
         self.fresh: deque[Item] = deque()
         self.waiting: list[tuple[float, int, Trip]] = []
+        self.held: deque[Trip] = deque()
         self.closed = False
         self.bell = Bell()
         self._order = count()
@@ -67,23 +73,38 @@ class Backlog:
 
     def abandon(self) -> list[Item | Trip]:
         """Nothing here will be sent any more: all that was here, trips where they had been begun."""
-        left: list[Item | Trip] = [*(trip for _, _, trip in self.waiting), *self.fresh]
-        self.fresh.clear()
-        self.waiting.clear()
+        left: list[Item | Trip] = [*self.held, *(trip for _, _, trip in self.waiting), *self.fresh]
+        for queue in (self.held, self.waiting, self.fresh):
+            queue.clear()
         self.close()
         return left
 
-    def ready(self, now: float, *, slots: int) -> Item | Trip | None:
-        """What goes next: a retry that is due, else a new item unless too many wait already."""
-        if self.waiting and self.waiting[0][0] <= now:
-            return heapq.heappop(self.waiting)[2]
-        if self.fresh and len(self.waiting) <= WAITING_PER_SLOT * slots:
+    def ready(self, now: float, *, slots: int, may_retry: Callable[[], bool]) -> Item | Trip | None:
+        """What goes next: what is due, retries within their budget; else a new item unless too many wait already."""
+        if self.held and may_retry():
+            return self.held.popleft()
+        while self.waiting and self.waiting[0][0] <= now:
+            trip = heapq.heappop(self.waiting)[2]
+            if not trip.retry or may_retry():
+                return trip
+            self.held.append(trip)
+        if self.fresh and self.waits <= WAITING_PER_SLOT * slots:
             return self.fresh.popleft()
         return None
 
+    def idle_s(self, now: float, *, retry_wait_s: Callable[[], float]) -> float | None:
+        """How long nothing will be ready if nothing happens; None for ever."""
+        waits_s = [self.waiting[0][0] - now] if self.waiting else []
+        return min([*waits_s, retry_wait_s()] if self.held else waits_s, default=None)
+
+    @property
+    def waits(self) -> int:
+        """Items that have been tried and will be again."""
+        return len(self.waiting) + len(self.held)
+
     @property
     def spent(self) -> bool:
-        return self.closed and not self.fresh and not self.waiting
+        return self.closed and not self.fresh and not self.waits
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

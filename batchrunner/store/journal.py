@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from batchrunner.store import files
@@ -15,9 +15,14 @@ from batchrunner.store.places import check_reachable
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-_RESERVE_BYTES = 4 * 2**20
+RESERVE_BYTES = 4 * 2**20
+"""What is set aside at the start, where there is plenty."""
+MOST_RESERVED = 64 * 2**20
+_BESIDES = 64 * 2**10
+"""For the manifest, the log and whatever else is written meanwhile."""
 
 
 class SegmentFiles:
@@ -51,23 +56,35 @@ class Reserve:
     """Room set aside, so that answers in flight still land on a full disk."""
 
     def __init__(self, directory: Path) -> None:
-        self.path, self.size = directory / ".reserve", 0
+        self.path, self.size_bytes, self._kept = directory / ".reserve", 0, True
+        self._wanted_bytes = 0
 
     def take(self) -> None:
         """Set room aside, as far as there is plenty."""
-        self.size = min(_RESERVE_BYTES, self._free_bytes() // 8)
+        files.discard(self.path)
         with suppress(OSError):
-            self._allocate()
+            self.grow(min(RESERVE_BYTES, self._free_bytes() // 8))
 
-    def retake(self) -> bool:
-        """Set the same room aside again, if as much is left beside it. Whether that could be done."""
-        held = self.path.stat().st_size if self.path.exists() else 0
-        if self._free_bytes() + held < 2 * self.size:
-            return False
+    def grow(self, size_bytes: int) -> None:
+        """Set so much aside in all, unless it has been released. An OSError says why it cannot be."""
+        size = self._wanted_bytes = max(self._wanted_bytes, min(size_bytes, MOST_RESERVED))
+        if size <= self.size_bytes or not self._kept:
+            return
+        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            self._allocate()
+            _allocate(file, self.size_bytes, size - self.size_bytes)
+        finally:
+            os.close(file)
+        self.size_bytes = size
+
+    def regain(self) -> bool:
+        """Set all that is wanted aside, if as much is left beside it. Whether that could be done."""
+        if self._free_bytes() + self.size_bytes < 2 * self._wanted_bytes:
+            return False
+        self._kept = True
+        try:
+            self.grow(self._wanted_bytes)
         except OSError:
-            self.release()
             return False
         return True
 
@@ -75,22 +92,16 @@ class Reserve:
         free = os.statvfs(self.path.parent)
         return free.f_bavail * free.f_frsize
 
-    def _allocate(self) -> None:
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            _allocate(file, self.size)
-        finally:
-            os.close(file)
-
     def release(self) -> None:
+        self._kept, self.size_bytes = False, 0
         files.discard(self.path)
 
 
-def _allocate(file: int, size: int) -> None:
+def _allocate(file: int, offset: int, size: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        if size:
-            os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file, offset, size)
     else:
+        os.lseek(file, offset, os.SEEK_SET)
         files.write_all(file, bytes(size))
 
 
@@ -100,13 +111,25 @@ class Journal:
     For one thread. When a write or a sync fails, what is not yet safe goes to a new segment, durably,
     and the old one counts up to its last good sync for good: a file that failed is not believed again.
     When that fails too, the journal raises that OSError from then on; but on a full disk what could not be
-    written is owed, and the next call tries again.
+    written is owed, and the next call tries again. `making_room` is held while the reserve is given up for
+    what must be written: nobody else writes meanwhile.
     """
 
-    def __init__(self, segments: SegmentFiles, *, epoch: int, before: End, number: int, closed: deque[Closed]) -> None:
+    def __init__(
+        self,
+        segments: SegmentFiles,
+        *,
+        epoch: int,
+        before: End,
+        number: int,
+        closed: deque[Closed],
+        making_room: AbstractContextManager[object] | None = None,
+    ) -> None:
         self._segments, self._epoch, self._number = segments, epoch, number - 1
         self._reserve = Reserve(segments.directory)
+        self._making_room, self._largest = making_room or nullcontext(), 0
         self._unsynced: list[bytes] = []
+        self._owed: list[bytes] = []
         self._file = -1
         self._before = self._synced = self._written = before
         self.closed = closed
@@ -144,21 +167,28 @@ class Journal:
     def unsynced_bytes(self) -> int:
         return self._written.length - self._synced.length
 
-    def append(self, payloads: Sequence[bytes]) -> int:
-        """Write these payloads as records, in one call to the system; give the last one's sequence."""
+    def append(self, payloads: Sequence[bytes], *, expected: int = 0) -> int:
+        """Write these payloads as records, in one call to the system; give the last one's sequence.
+
+        Room is set aside for as many more as are `expected`. Where there is none that is a failure,
+        although everything was written.
+        """
         self._check()
+        self._set_aside(payloads, expected)
+        if self.full is not None:
+            self._owed += payloads
+            self._pay()
+            return self._written.sequence
         after = self._written
         records = pack_records(payloads, run_id=self._segments.run_id, segment=after.segment, after=after.sequence)
-        self._unsynced += payloads
-        if self.full is not None:
-            self._go_on(self._unsynced)
-            return self._written.sequence
         try:
             with files.named(self._path):
                 files.write_all(self._file, records)
         except OSError as error:
+            self._owed = list(payloads)
             self._rescue(error)
         else:
+            self._unsynced += payloads
             sequence, length = after.sequence + len(payloads), after.length + len(records)
             self._written = End(segment=after.segment, sequence=sequence, length=length)
         return self._written.sequence
@@ -167,7 +197,7 @@ class Journal:
         """Return once every record survives a power cut."""
         self._check()
         if self.full is not None:
-            self._go_on(self._unsynced)
+            self._pay()
         if not self._unsynced:
             return
         try:
@@ -200,7 +230,7 @@ class Journal:
 
     def regain_room(self) -> bool:
         """Whether there is plenty of room, with the reserve set aside; then the full disk is forgotten."""
-        if self.full is not None or not self._reserve.retake():
+        if self.full is not None or not self._reserve.regain():
             return False
         self.failures = [error for error in self.failures if error.errno not in files.FULL]
         return True
@@ -215,9 +245,37 @@ class Journal:
         if self._file < 0:
             raise OSError(errno.EBADF, "the journal is closed", str(self._path))
 
+    @property
+    def is_open(self) -> bool:
+        return self._file >= 0
+
+    def _set_aside(self, payloads: Sequence[bytes], expected: int) -> None:
+        """Answers differ in size: those to come may be half as large again as the largest so far."""
+        self._largest = max([self._largest, *map(len, payloads)])
+        try:
+            with files.named(self._reserve.path):
+                self._reserve.grow(_BESIDES + expected * self._largest * 3 // 2)
+        except OSError as error:
+            if error.errno in files.FULL and not self.failures:
+                self.failures.append(error)
+
     def _rescue(self, error: OSError) -> None:
-        self._note(error)
-        self._go_on(self._unsynced)
+        with self._making_room:
+            self._note(error)
+            if self._owed and error.errno in files.FULL:
+                self._sync_earlier()
+            self._go_on([*self._unsynced, *self._owed])
+
+    def _pay(self) -> None:
+        """Write what is owed since the disk was full."""
+        with self._making_room:
+            self._go_on([*self._unsynced, *self._owed])
+
+    def _sync_earlier(self) -> None:
+        # A full disk harms nothing that was written before: what need not be written again needs no room.
+        with suppress(OSError):
+            files.sync_file(self._file)
+            self._synced, self._unsynced = self._written, []
 
     def _go_on(self, payloads: list[bytes]) -> None:
         abandoned, end, before = self._file, self._synced, self._before
@@ -254,7 +312,7 @@ class Journal:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._before = before
         self._written = self._synced = End(segment=number, sequence=before.sequence + len(payloads), length=len(data))
-        self._unsynced = []
+        self._unsynced, self._owed = [], []
 
     def _closed_at(self, end: End, before: End | None = None) -> None:
         after = (before or self._before).sequence

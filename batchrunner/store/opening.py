@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,6 @@ from batchrunner.store.manifest import read_manifest
 from batchrunner.store.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from batchrunner.store.chain import Survey
@@ -33,8 +31,6 @@ def open_run(
     create: bool = True,
     salvage: bool = False,
     state_dir: Path | None = None,
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
 ) -> Run:
     """Take hold of the run in `directory`, or of a new one there; what a kill left behind becomes a part.
 
@@ -50,7 +46,7 @@ def open_run(
         for folder in FOLDERS:
             files.make_directory(directory / folder)
         path = places.lock_path(directory)
-        held = lock.acquire(path, wait_s=wait_s, sleep=sleep, clock=clock)
+        held = lock.acquire(path, wait_s=wait_s)
         try:
             if places.lock_path(directory) != path:
                 raise RunLocked(f"{directory} was put aside by its owner meanwhile; give the same command again")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -84,6 +85,7 @@ class Run:
         folded = End(segment=commit.folded_segment, sequence=commit.folded_through, length=0)
         self._tail = max(survey.tail, folded, key=lambda end: end.sequence)
         self._number = max(commit.folded_segment, *self.segments.numbers(), 0)
+        self._making_room = threading.Lock()
 
     @property
     def run_id(self) -> str:
@@ -139,20 +141,27 @@ class Run:
             self.ledger = self.view().ledger
             self._number += 1
             self._journal = Journal(
-                self.segments, epoch=self.commit.epoch, before=self._tail, number=self._number, closed=self._closed
+                self.segments,
+                epoch=self.commit.epoch,
+                before=self._tail,
+                number=self._number,
+                closed=self._closed,
+                making_room=self._making_room,
             )
 
     def append(self, outcome: Outcome) -> int:
         """Write one outcome; give its number. A kill does not take it any more, a power cut may."""
         return self.write([entry(outcome)])
 
-    def write(self, entries: Sequence[Entry], *, again: bool = False) -> int:
+    def write(self, entries: Sequence[Entry], *, again: bool = False, expected: int = 0) -> int:
         """Write outcomes, each whole or not at all, in one call to the system; give the last one's number.
 
         After a StoreError that says `full` they are owed: the same call `again` writes them once there is room.
+        When there is no room for as many more as are `expected`, that is `trouble`.
         """
+        payloads = [] if again else [one.payload for one in entries]
         with files.storing(self.directory):
-            last = self._open_journal.append([] if again else [one.payload for one in entries])
+            last = self._open_journal.append(payloads, expected=expected)
         for sequence, one in enumerate(entries, last - len(entries) + 1):
             self.ledger.note(one.row, sequence, one.code)
         return last
@@ -229,12 +238,21 @@ class Run:
         scans = [chain.load(self.segments, closed) for closed in group]
         payloads = [payload for scan in scans for payload in scan.payloads]
         table = parts.to_table(payloads, after=group[0].after, epoch=group[0].epoch)
-        part = parts.write(self.directory / "parts", table, self.mode)
         end = group[-1].end
-        self._publish(parts=(*self.commit.parts, part), folded_through=end.sequence, folded_segment=end.segment)
+        with self._making_room:
+            self._leave_room()
+            part = parts.write(self.directory / "parts", table, self.mode)
+            self._publish(parts=(*self.commit.parts, part), folded_through=end.sequence, folded_segment=end.segment)
         for _ in group:
             self._closed.popleft()
         self.segments.drop(end.segment)
+
+    def _leave_room(self) -> None:
+        """On a full disk the room there is belongs to the answers that are still to come."""
+        failures = self._journal.failures if self._journal and self._journal.is_open else []
+        for error in failures:
+            if error.errno in files.FULL:
+                raise error
 
     def _publish(self, **changes: Any) -> None:
         commit = self.commit.successor(**changes)

@@ -50,7 +50,8 @@ class Writer:
     `record`, from then on, and from the way out. `on_trouble` is called, in the event loop, as soon as
     it is better to send no more: what is in flight may still be recorded, as long as that works. A full disk
     is waited for, `disk_wait_s` long, before it is trouble; `on_full` and `on_room` are called, in the event
-    loop, when that begins and when it ends well.
+    loop, when that begins and when it ends well. `expected` says how many outcomes may be on their way; called
+    in a thread. Room is kept for them.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class Writer:
         on_full: Callable[[BatchrunnerError], None] = lambda _: None,
         on_room: Callable[[], None] = lambda: None,
         disk_wait_s: float = 0.0,
+        expected: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._run, self._on_trouble, self._clock = run, on_trouble, clock
+        self._run, self._on_trouble, self._expected, self._clock = run, on_trouble, expected, clock
         self._on_full, self._on_room = on_full, on_room
         self._patience = Patience(disk_wait_s, clock)
         self._unfolded: BatchrunnerError | None = None
@@ -206,9 +208,11 @@ class Writer:
         if not batch.entries:
             return
         try:
-            self._patiently(lambda again: self._run.write(batch.entries, again=again))
+            self._patiently(lambda again: self._run.write(batch.entries, again=again, expected=self._expected()))
         except BatchrunnerError as error:
             batch.fault = self._fault = error
+        # Before anyone who waits for this batch sends more.
+        self._look_for_room(self._fault or self._run.trouble)
         from_thread.run_sync(self._landed, batch)
 
     def _patiently(self, work: Callable[[bool], object]) -> None:

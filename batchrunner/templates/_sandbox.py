@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import wraps
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.filters import do_format, do_join, do_replace, do_wordwrap
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batchrunner.errors import BadRow
@@ -31,6 +33,9 @@ _MAX_REASON = 300
 # No template can spell these names.
 _METER, _COUNTED, _JOINED = "the meter", "counted by the meter", "joined within bounds"
 _PADDING = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
+# A width of five digits, or one that is computed.
+_WIDE_PERCENT = re.compile(r"%[^%a-zA-Z]*?(?:\*|[0-9]{5})")
+_WIDE_BRACES = re.compile(r"\{[^{}]*:[^{}]*?(?:\{|[0-9]{5})")
 _FAILURES = (
     TemplateError,
     ArithmeticError,
@@ -72,14 +77,17 @@ def _refuse_large(bits: int) -> None:
 
 
 def _refuse_wide(widths: Iterable[Any]) -> None:
-    if any(isinstance(width, int) and width > MAX_WIDTH for width in widths):
+    sizes = (len(width) if isinstance(width, str) else width for width in widths)
+    if any(isinstance(size, int) and size > MAX_WIDTH for size in sizes):
         raise SecurityError(f"wider than {MAX_WIDTH:,} characters")
 
 
 def _refuse_times(left: Any, right: Any) -> None:
     for several, times in ((left, right), (right, left)):
-        if isinstance(several, str | list | tuple) and isinstance(times, int):
+        if isinstance(several, str | bytes) and isinstance(times, int):
             _refuse_long(len(several) * times)
+        if isinstance(several, list | tuple) and isinstance(times, int) and len(several) * times > MAX_RANGE:
+            raise SecurityError(f"a list of more than {MAX_RANGE:,} values")
     if isinstance(left, int) and isinstance(right, int):
         _refuse_large(left.bit_length() + right.bit_length())
 
@@ -94,7 +102,28 @@ def _refuse_sum(left: Any, right: Any) -> None:
         _refuse_long(len(left) + len(right))
 
 
-_REFUSE: dict[str, Callable[[Any, Any], None]] = {"*": _refuse_times, "**": _refuse_power, "+": _refuse_sum}
+def _refuse_format(text: Any, values: Any) -> None:
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    if isinstance(text, str) and _WIDE_PERCENT.search(text):
+        raise SecurityError(f"wider than {MAX_WIDTH:,} characters")
+
+
+def _refuse_join(separator: str, values: list[Any]) -> None:
+    _refuse_long(len(separator) * len(values) + sum(len(value) for value in values if isinstance(value, str)))
+
+
+def _refuse_replace(text: str, old: Any, new: Any) -> None:
+    if isinstance(old, str) and isinstance(new, str):
+        _refuse_long(len(text) + text.count(old) * max(0, len(new) - len(old)))
+
+
+_REFUSE: dict[str, Callable[[Any, Any], None]] = {
+    "*": _refuse_times,
+    "**": _refuse_power,
+    "+": _refuse_sum,
+    "%": _refuse_format,
+}
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
@@ -114,9 +143,30 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 (as Jinja has it)
         __context.parent[_METER].step()
-        if isinstance(getattr(__obj, "__self__", None), str) and __obj.__name__ in _PADDING:
-            _refuse_wide(args)
+        text = getattr(__obj, "__self__", None)
+        if isinstance(text, str):
+            args = _bounded_arguments(text, __obj.__name__, args)
         return super().call(__context, __obj, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        wrapped = super().wrap_str_format(value)
+        if wrapped is not None and _WIDE_BRACES.search(value.__self__):
+            raise SecurityError(f"wider than {MAX_WIDTH:,} characters")
+        return wrapped
+
+
+def _bounded_arguments(text: str, method: str, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments for a method of `text`, whose result they do not make too long."""
+    if method in _PADDING:
+        _refuse_wide(args)
+    elif method == "translate":
+        raise SecurityError("translate is not for templates; use replace")
+    elif method == "replace" and len(args) > 1:
+        _refuse_replace(text, args[0], args[1])
+    elif method == "join" and args:
+        args = (list(args[0]), *args[1:])
+        _refuse_join(text, args[0])
+    return args
 
 
 @jinja2.pass_context
@@ -140,6 +190,38 @@ def _narrow(function: Callable[..., Any]) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     return narrow
+
+
+@jinja2.pass_eval_context
+def _join(context: nodes.EvalContext, values: Iterable[Any], d: str = "", attribute: str | int | None = None) -> str:
+    values = list(values)
+    _refuse_join(str(d), values)
+    joined: str = do_join(context, values, d, attribute)
+    return joined
+
+
+@jinja2.pass_eval_context
+def _replace(context: nodes.EvalContext, s: str, old: str, new: str, count: int | None = None) -> str:
+    _refuse_replace(str(s), old, new)
+    return do_replace(context, s, old, new, count)
+
+
+@jinja2.pass_environment
+def _wordwrap(
+    environment: jinja2.Environment,
+    s: str,
+    width: int = 79,
+    break_long_words: bool = True,
+    wrapstring: str = "\n",
+    break_on_hyphens: bool = True,
+) -> str:
+    _refuse_long(len(s) * (1 + len(wrapstring)))
+    return do_wordwrap(environment, s, width, break_long_words, wrapstring, break_on_hyphens)
+
+
+def _format(text: str, *args: Any, **kwargs: Any) -> str:
+    _refuse_format(text, args)
+    return do_format(text, *args, **kwargs)
 
 
 def _range(*bounds: int) -> range:
@@ -166,10 +248,11 @@ def _shown(value: Any) -> Any:
 
 def _environment() -> _Sandbox:
     sandbox = _Sandbox(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, finalize=_shown)
-    del sandbox.globals["lipsum"], sandbox.filters["random"]
+    del sandbox.globals["lipsum"], sandbox.filters["random"], sandbox.filters["urlize"]
     sandbox.globals["range"] = _range
     narrow = {name: _narrow(sandbox.filters[name]) for name in ("batch", "center", "indent", "slice")}
-    sandbox.filters.update(narrow | {"tojson": _json, _COUNTED: _counted, _JOINED: _joined})
+    measured = {"join": _join, "replace": _replace, "format": _format, "wordwrap": _wordwrap}
+    sandbox.filters.update(narrow | measured | {"tojson": _json, _COUNTED: _counted, _JOINED: _joined})
     return sandbox
 
 

@@ -60,6 +60,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise translated(error, was_sent=trip.was_sent) from error
+        finally:
+            trip.drop()
         if len(b"".join(map(b"".join, response.raw_headers))) > MAX_HEAD_BYTES:
             response.close()
             raise httpx.RemoteProtocolError(f"the reply's headers are larger than {MAX_HEAD_BYTES} bytes")
@@ -140,6 +142,7 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._response.close()
+        self._trip.drop()
 
 
 @lru_cache(maxsize=4096)

@@ -21,12 +21,16 @@ TAIL_S = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clocks:
-    """How long an attempt may take: to connect, to the first byte of content, between two, in all."""
+    """How long an attempt may take: to connect, to the first byte of content, between two, in all.
+
+    Less once an error status has come: its body is waited for `error_body_s` at most.
+    """
 
     connect_s: float = 10.0
     first_byte_s: float = 300.0
     idle_s: float = 60.0
     attempt_s: float = 600.0
+    error_body_s: float = 5.0
 
 
 class Attempt:
@@ -35,8 +39,8 @@ class Attempt:
     A context manager: what runs inside is cancelled when a clock runs out; `finished` is None then.
     """
 
-    __slots__ = ("_clocks", "_deadline", "_end", "_now", "_scope", "_watch", "due", "finished", "first_content",
-                 "phase", "reused", "started", "was_sent")  # fmt: skip
+    __slots__ = ("_clocks", "_deadline", "_end", "_now", "_scope", "_watch", "due", "error_status", "finished",
+                 "first_content", "phase", "reused", "started", "was_sent")  # fmt: skip
 
     def __init__(self, watch: Watch, clocks: Clocks, *, deadline: float | None) -> None:
         self._watch, self._clocks, self._now = watch, clocks, watch.now
@@ -47,7 +51,7 @@ class Attempt:
         self.due = min(self.started + clocks.connect_s, self._end)
         self.first_content: float | None = None
         self.finished: float | None = None
-        self.reused = self.was_sent = False
+        self.reused = self.was_sent = self.error_status = False
         self._scope: anyio.CancelScope | None = None
 
     def connected(self, *, reused: bool) -> None:
@@ -62,6 +66,12 @@ class Attempt:
         self.was_sent = True
         if self.phase == "connect_s":
             self.connected(reused=self.reused)
+
+    def refused(self) -> None:
+        """An error status has come: what follows can only explain it."""
+        self.error_status = True
+        self._end = min(self._end, self._now() + self._clocks.error_body_s)
+        self.due = min(self.due, self._end)
 
     def content(self) -> None:
         """A byte of content came in."""
@@ -96,6 +106,8 @@ class Attempt:
         now = self._now()
         if now >= self._deadline:
             return f"no answer from {where}: the deadline of the item or the run came after {now - self.started:.1f} s"
+        if now >= self._end and self.error_status:
+            return f"the error reply of {where} did not end within {self._clocks.error_body_s:g} s"
         if now >= self._end:
             return f"the reply of {where} did not end within {self._clocks.attempt_s:g} s (timeouts.attempt_s)"
         if self.phase == "connect_s":

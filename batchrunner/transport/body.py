@@ -16,6 +16,9 @@ _BLANK = b" \t\r\n"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
 _CONTENT = re.compile(rb"(?:\A|[\r\n])(?:data|error):[ \t]*[^\s]")
 _LINE_START_BYTES = 16
+_STEP_BYTES = 64 * 1024
+_EVENT_BYTES = 256
+"""What an event takes at least, however little it says: a cap on what was sent alone would be one on a tenth of it."""
 
 
 class Body:
@@ -48,10 +51,17 @@ class Body:
         """Take the next bytes. Whether there was content among them. Raises Unreadable."""
         if self._inflater is not None:
             data = self._inflater.feed(data)
-        self._size += len(data)
+        content = False
+        for start in range(0, len(data), _STEP_BYTES):
+            step = data[start : start + _STEP_BYTES]
+            self._count(len(step))
+            content |= self._sorted(step, ended=False)
+        return content
+
+    def _count(self, size: int) -> None:
+        self._size += size
         if self._size > self._max_bytes:
             raise too_large(self._max_bytes)
-        return self._sorted(data, ended=False)
 
     def end(self, *, cut: str | None) -> str | None:
         """No more bytes will come. How the body broke off (`cut` if that is known). Raises Unreadable."""
@@ -90,6 +100,7 @@ class Body:
     def _read_events(self, decoder: SSEDecoder, data: bytes) -> bool:
         events = decoder.feed(data)
         self._events += events
+        self._count(sum(max(0, _EVENT_BYTES - len(event.data)) for event in events))
         self.done = decoder.done
         text = self._line + data
         self._line = text[max(text.rfind(b"\n"), text.rfind(b"\r")) + 1 :][:_LINE_START_BYTES]

@@ -32,16 +32,18 @@ class Progress(Protocol):
 class Trip:
     """What the connector and the payload learn about one request."""
 
-    __slots__ = ("fresh", "progress", "protocol", "was_sent")
+    __slots__ = ("fresh", "progress", "protocol", "transport", "was_sent")
 
     def __init__(self, progress: Progress | None) -> None:
         self.progress = progress
         self.fresh = False
         self.was_sent = False
         self.protocol: ResponseHandler | None = None
+        self.transport: asyncio.Transport | None = None
 
     def connected(self, protocol: ResponseHandler | None) -> None:
         self.protocol = protocol
+        self.transport = protocol.transport if protocol is not None else None
         if self.progress is not None:
             self.progress.connected(reused=not self.fresh)
 
@@ -49,6 +51,11 @@ class Trip:
         self.was_sent = True
         if self.progress is not None:
             self.progress.sent()
+
+    def drop(self) -> None:
+        """End a connection that is closing at once, rather than when its peer has read all that was sent to it."""
+        if self.transport is not None and self.transport.is_closing():
+            self.transport.abort()
 
     def broken(self) -> BaseException | None:
         """The error that took the connection down; None for one that was closed in order."""
@@ -85,6 +92,9 @@ class Connector(aiohttp.TCPConnector):
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Held:
         trip = TRIP.get()
         connection = await super().connect(req, traces, timeout)
+        while not trip.fresh and _said_more(connection):
+            connection.close()
+            connection = await super().connect(req, traces, timeout)
         trip.connected(connection.protocol)
         return connection
 
@@ -93,3 +103,8 @@ class Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         TRIP.get().fresh = True
         return await super()._create_connection(req, traces, timeout)
+
+
+def _said_more(connection: Held) -> bool:
+    """Whether something came in that nobody had asked for; the next request would take it for its answer."""
+    return connection.protocol is not None and connection.protocol.should_close

@@ -7,7 +7,9 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
+import aiohttp
 import httpx
+from aiohttp.http import HttpProcessingError
 
 from batchrunner.errors import ErrorType, RequestError, Verdict
 
@@ -54,6 +56,9 @@ MEANING: dict[type[Exception], tuple[Verdict, ErrorType]] = {
 
 TRANSLATED = (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError)
 
+_NO_HTTP = (aiohttp.ClientResponseError, HttpProcessingError)
+"""Something came back, and is no reply: that connection was not closed."""
+
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -64,8 +69,9 @@ def failure(error: Exception, attempt: Attempt, *, where: str, status: int | Non
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return RequestError(_untrusted(causes, where), verdict="abort", error_type="connection", scope="run")
     if any(isinstance(cause, OSError) and cause.errno in _NO_FILES for cause in causes):
-        return RequestError(_no_files(where), verdict=verdict, error_type=error_type)
-    stale = status is None and attempt.reused and error_type == "connection"
+        return RequestError(_no_files(where), verdict=verdict, error_type=error_type, scope="machine", wait_s=0.0)
+    answered = any(isinstance(cause, _NO_HTTP) for cause in causes)
+    stale = status is None and attempt.reused and error_type == "connection" and not answered
     return RequestError(
         f"{_happened(error, causes, attempt, where=where, status=status, stale=stale)} ({_named(error)})",
         verdict=verdict,

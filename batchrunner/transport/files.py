@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from contextlib import suppress
 
+MARGIN = 32
+"""For parts, commits, the log, the input and name look-ups, while all connections are open."""
+
 _ENOUGH = 1_048_576
+_USUALLY_OPEN = 32
 
 
 def raise_open_files() -> int:
@@ -17,3 +22,13 @@ def raise_open_files() -> int:
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (aim, hard))
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_left() -> int:
+    """How many connections there may be at once: what the limit leaves beside what is open now and a margin."""
+    limit = raise_open_files()
+    try:
+        open_now = len(os.listdir("/dev/fd"))  # noqa: PTH208 (names alone, as cheap as can be)
+    except OSError:
+        open_now = _USUALLY_OPEN
+    return max(1, (_ENOUGH if limit == resource.RLIM_INFINITY else limit) - open_now - MARGIN)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class Incoming:
     """Takes one reply in.
 
-    A reply with an error status is worth its status alone: trouble with its body only cuts it. So is
-    a stream whose `[DONE]` was read.
+    A reply with an error status is worth its status alone: trouble with its body only cuts it, and its clock is
+    short. So is a stream whose `[DONE]` was read.
     """
 
     def __init__(self, attempt: Attempt, where: str, max_bytes: int) -> None:
@@ -39,6 +39,8 @@ class Incoming:
         """Take in the reply that `response` begins and `stream` goes on with. Raises RequestError."""
         self.attempt.answered()
         self._status, self._headers = response.status_code, lowered(response.headers.raw)
+        if not 200 <= self._status < 300:
+            self.attempt.refused()
         try:
             body = self._body = self._expected()
             await self._take(stream, body)

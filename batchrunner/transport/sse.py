@@ -85,6 +85,9 @@ class SSEDecoder:
         return []
 
     def _dispatch(self) -> list[Event]:
+        if not self._data and not self._error:
+            self._name = b""
+            return []
         name = self._name.decode("utf-8", "replace") or "message"
         found = [Event(name="error", data=text) for text in _joined(self._error)]
         found += [Event(name=name, data=text) for text in _joined(self._data)]

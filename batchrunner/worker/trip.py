@@ -10,7 +10,7 @@ from batchrunner.limits.budget import NOTHING, Reservation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrunner.errors import BatchrunnerError
+    from batchrunner.errors import BatchrunnerError, RequestError
     from batchrunner.records import Endpoint, Item, Outcome, Request, Usage
 
 
@@ -40,6 +40,10 @@ class Trip:
     failures: int = 0
     """Failed attempts but for rate limits and those made while the lane was down."""
     unreadable: int = 0
+    error: RequestError | None = None
+    """What the item is exhausted with if its clock runs out while it waits."""
+    retry: bool = False
+    """Whether the next attempt is one, by `limits.RetryBudget`: the last one failed, and counts."""
     possibly_billed: int = 0
     failed_prompt_tokens: int | None = None
     failed_completion_tokens: int | None = None

@@ -13,7 +13,7 @@ from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, Req
 from batchrunner.limits.budget import NOTHING, Reservation
 from batchrunner.providers import conversation
 from batchrunner.records import Outcome, Usage
-from batchrunner.retry import MOST_UNREADABLE, Backoff
+from batchrunner.retry import MOST_UNREADABLE, Backoff, unreadable
 from batchrunner.worker.outcomes import Outcomes
 from batchrunner.worker.requests import Requests
 from batchrunner.worker.trip import Answered, Later, Trip, Unfinished
@@ -43,7 +43,6 @@ class Worker:
     estimator: Estimator
     budget: Budget
     settings: Settings
-    redact: Callable[[str], str]
     resend: Asks | None = None
     """Asks instead of `asks` what is sent; the item's request key stays that of `asks`."""
     begun: Mapping[str, Begun] = field(default_factory=dict)
@@ -74,6 +73,8 @@ class Worker:
             self._requests.make(trip)
         except BadRow as error:
             return self._outcomes.refused(trip, "bad_row", str(error))
+        if trip.error is not None and self._left_s(trip) <= 0:
+            return self._outcomes.failed(trip, "exhausted", trip.error, str(trip.error))
         if trip.session_fault is not None:
             return self._outcomes.refused(trip, "session", trip.session_fault)
         if trip.own and self._not_found.get(trip.own, 0) >= MOST_NOT_FOUND:
@@ -130,10 +131,10 @@ class Worker:
     def _book_failure(self, trip: Trip, error: RequestError, *, was_down: bool) -> Reservation:
         if error.went_out:
             trip.possibly_billed += 1
-        if error.error_type in ("malformed", "truncated"):
-            trip.unreadable += 1
-        if error.error_type != "rate_limit" and not was_down:
-            trip.failures += 1
+        trip.unreadable += unreadable(error)
+        trip.retry = error.error_type != "rate_limit" and error.scope != "machine" and not was_down
+        trip.failures += trip.retry
+        trip.attempts -= error.scope == "machine"
         if error.prompt_tokens is None and error.completion_tokens is None:
             return NOTHING
         trip.failed_prompt_tokens = (trip.failed_prompt_tokens or 0) + (error.prompt_tokens or 0)
@@ -144,7 +145,7 @@ class Worker:
 
     def _judge(self, trip: Trip, error: RequestError, channel: Channel) -> Outcome | Later | Unfinished:
         """What a failed attempt means for its item, its lane and the run."""
-        message = self.redact(str(error))
+        message = str(error)
         if error.verdict == "abort" and error.scope == "agent" and trip.own:
             self._not_found[trip.own] = self._not_found.get(trip.own, 0) + 1
             return self._outcomes.failed(trip, "rejected", error, message)
@@ -163,12 +164,18 @@ class Worker:
         if error.without == "stream_options":
             return self._outcomes.failed(trip, "rejected", error, message)
         wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable)
-        left_s = trip.began_at + self.settings.item_s - anyio.current_time()
+        left_s = self._left_s(trip)
         if channel.lane.breaker.open and wait_s is None and trip.unreadable <= MOST_UNREADABLE:
             wait_s = 0.0  # The lane is down, not the item: it waits for the probe.
         if wait_s is None or max(wait_s, channel.lane.paused_s()) > left_s:
             return self._outcomes.failed(trip, "exhausted", error, message)
+        # Not the error itself: its traceback keeps the reply for as long as the item waits.
+        trip.error = RequestError(message, verdict="retry", error_type=error.error_type, status=error.status)
         return Later(wait_s=wait_s)
+
+    def _left_s(self, trip: Trip) -> float:
+        """Until the item's deadline."""
+        return trip.began_at + self.settings.item_s - anyio.current_time()
 
     def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
         """The item's outcome, or the turn that was answered where others are to follow."""
@@ -183,6 +190,6 @@ class Worker:
         outcome = self._outcomes.answered(trip, answer, "unfinished")
         # Each record holds what is its own: the item's trips are added up by its outcome alone.
         turn = dataclasses.replace(outcome, turns=conversation.written([said]), possibly_billed=0)
-        trip.request, trip.failures, trip.unreadable = None, 0, 0
+        trip.request, trip.failures, trip.unreadable, trip.error, trip.retry = None, 0, 0, None, False
         trip.failed_prompt_tokens = trip.failed_completion_tokens = None
         return Answered(turn=turn)

@@ -128,6 +128,17 @@ async def test_the_same_refusal_from_the_start_ends_the_run_and_blames_no_item()
     assert sum(wire.sent.values()) <= 23
 
 
+async def test_refusals_that_ended_the_run_still_count_what_may_be_billed_for_their_items():
+    refused = trouble(verdict="reject", error_type="bad_request")
+    wire = ScriptedWire([trouble(went_out=True), *[refused] * 500])
+
+    play = await Play(wire).run(items(50))
+
+    assert isinstance(play.brakes.cause, ProviderRefused)
+    assert play.outcomes == []
+    assert play.tally.left_possibly_billed == 1
+
+
 async def test_a_few_refusals_without_a_pattern_are_the_items_own():
     wire = ScriptedWire([trouble(verdict="reject", error_type="bad_request")] * 2)
 
@@ -320,6 +331,31 @@ async def test_a_writer_that_fails_ends_the_run_with_its_error():
 
     assert isinstance(play.brakes.cause, StoreError)
     assert sum(play.wire.sent.values()) <= 5
+
+
+async def test_trouble_of_this_machine_spends_no_attempt_and_is_no_trouble_of_the_servers():
+    nothing_left = trouble(error_type="connection", scope="machine", wait_s=0.0)
+    wire = ScriptedWire([None, *[nothing_left] * 2])
+    play = Play(wire, concurrency=4, attempts=1)
+
+    with anyio.fail_after(20):
+        await play.run(items(10))
+
+    assert {outcome.attempts for outcome in play.outcomes} == {1}
+    assert set(play.statuses().values()) == {"succeeded"}
+    assert play.tally.sent == 10
+    assert {event for event, _ in play.told} == {"concurrency_cut", "lane_paused"}
+
+
+async def test_trouble_of_this_machine_that_does_not_end_ends_the_run():
+    nothing_left = trouble(error_type="connection", scope="machine", wait_s=0.0)
+    wire = ScriptedWire([None, *[nothing_left] * 500])
+
+    with anyio.fail_after(20):
+        play = await Play(wire, concurrency=4, down_s=0.6).run(items(100))
+
+    assert isinstance(play.brakes.cause, ProviderUnavailable)
+    assert play.statuses() == {"0": "succeeded"}
 
 
 async def test_due_retries_go_before_new_items():

@@ -18,9 +18,9 @@ from batchrunner.events import Progress
 def progress(**changes: object) -> Progress:
     facts = {
         "name": "job", "done": 12_400, "total": 50_000, "succeeded": 12_397, "failed": 3,
-        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48, "slots": 64,
-        "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000, "cost_usd": 1.52, "seconds": 1_245.0,
-        "left_s": 3_722.0, "draining": False,
+        "failed_by_type": {"timeout": 3}, "per_minute": 598.0, "limit_per_minute": 600.0, "in_flight": 48,
+        "most_in_flight": 64, "slots": 64, "oldest_s": 4.0, "waiting": 0, "throttled": 0, "tokens": 90_000,
+        "cost_usd": 1.52, "seconds": 1_245.0, "left_s": 3_722.0, "draining": False,
     }  # fmt: skip
     return Progress(**(facts | changes))  # type: ignore[arg-type]
 
@@ -29,7 +29,8 @@ def summary(**changes: object) -> dict[str, object]:
     return {
         "type": "finished", "name": "job", "run": "runs/job", "results": None, "exit": 3, "reason": "2 were rejected",
         "items": {"total": 10, "succeeded": 8, "rejected": 2, "exhausted": 0, "unfinished": 0, "length": 1},
-        "now": {"sent": 11, "settled_before": 0, "cost_usd": 0.01, "seconds": 61.2}, "prompt_tokens": 10,
+        "now": {"sent": 11, "settled_before": 0, "cost_usd": 0.01, "seconds": 61.2, "possibly_billed": 1},
+        "prompt_tokens": 10,
         "completion_tokens": 5, "cost_usd": 0.01, "possibly_billed": 1, "max_cost_usd": 5.0,
         "failed_by_type": {kind: {"count": 1, "first_id": "a" * 200, "first_row": 7} for kind in "abcdef"},
         "pace": "598 requests a minute of 600 allowed, 0 x 429, latency p50 0.4 s, p95 1.2 s",
@@ -56,6 +57,13 @@ def test_the_summary_has_twelve_lines_of_eighty_columns():
 
     assert len(lines) <= 12
     assert max(len(line) for line in lines) <= 80
+
+
+def test_what_may_be_billed_is_told_for_the_whole_run_and_for_now():
+    told = [summary_lines(summary(possibly_billed=count, failed_by_type={})) for count in (9_999, 1)]
+
+    assert "billed   9,999 requests went out, no answer came: maybe billed (1 now)" in told[0]
+    assert "billed   1 requests went out, no answer came: maybe billed" in told[1]
 
 
 def test_a_command_in_the_summary_is_never_cut():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import pickle
+import re
 import shlex
 import sys
 import time
@@ -346,6 +348,24 @@ def test_a_redactor_takes_the_secret_half_and_longer_keys_first():
     assert redact("abcdef-more, abcdef") == "***, ***"
     assert redact("token 0123456789canary0123456789") == "token ***"
     assert redact(r'{"key": "quo\"ted"}') == '{"key": "***"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cut in it: 12|Canary/key+0123",
+        "cut by a word 12|Canary/key+0… and on",
+        "İ 12|Canary/key+0123456789",
+        'from PHP: "12|Canary\\/key+0123456789"',
+        base64.b64encode(b"Authorization: Bearer 12|Canary/key+0123456789!").decode(),
+        base64.urlsafe_b64encode(b"me:12|Canary/key+0123456789").decode(),
+    ],
+)
+def test_a_redactor_knows_a_key_in_other_clothes_and_by_its_start(text):
+    shown = Redactor([Secret("12|Canary/key+0123456789"), Secret("12|Canary/key+of another")])(text)
+
+    assert "***" in shown
+    assert not re.search("canary|key|0123|" + base64.b64encode(b"Canary/key+").decode()[4:12], shown, re.IGNORECASE)
 
 
 def test_an_environment_file_is_read(tmp_path):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import RequestError
-from batchrunner.limits import Breaker, Budget, Concurrency, Estimator
+from batchrunner.limits import Breaker, Budget, Concurrency, Connections, Estimator, RetryBudget
 from batchrunner.limits.budget import Reservation
 from batchrunner.limits.pace import RequestPace, TokenPace
 from batchrunner.records import Request, Usage
@@ -94,6 +94,37 @@ def test_a_burst_of_rate_limit_signals_is_one_signal():
 
     assert cuts.count(True) == 1
     assert concurrency.limit == 70
+
+
+def test_a_lack_of_files_cuts_a_fixed_concurrency_which_grows_back():
+    concurrency = Concurrency(50)
+
+    cuts = [concurrency.crowded(started_at=10.0, now=11.0) for _ in range(20)]
+    assert cuts.count(True) == 1
+    assert concurrency.limit == 35
+    for _ in range(2_000):
+        concurrency.succeeded(in_flight=concurrency.limit, latency_s=1.0)
+
+    assert concurrency.limit == 50
+
+
+def test_lanes_share_the_connections_there_are():
+    lanes, connections = [Concurrency(40), Concurrency("auto"), Concurrency(40)], Connections(60)
+
+    caps = [connections.share([lane]) for lane in lanes]
+
+    assert caps == [None, 30, None]
+    assert [lane.limit for lane in lanes] == [20, 8, 20]
+    for _ in range(500):
+        lanes[1].succeeded(in_flight=lanes[1].limit, latency_s=1.0)
+    assert lanes[1].limit == 20
+
+
+def test_lanes_that_ask_for_less_are_left_alone():
+    lanes, connections = [Concurrency(20), Concurrency(20)], Connections(40)
+
+    assert connections.share(lanes) is None
+    assert [lane.limit for lane in lanes] == [20, 20]
 
 
 def test_auto_does_not_grow_into_a_queue():
@@ -189,3 +220,73 @@ def test_the_breaker_opens_however_many_slots_there_are():
         breaker.failed(server_error(), str(number), window=1_500, now=0.0)
 
     assert breaker.open
+
+
+def spend(budget: RetryBudget, now: float, *, requests: int = 0, retries: int = 0) -> None:
+    for number in range(requests + retries):
+        budget.took(now, retry=number >= requests)
+
+
+def test_fifty_retries_are_always_allowed():
+    budget = RetryBudget()
+
+    spend(budget, 7.0, retries=49)
+    assert budget.spare(7.0)
+    spend(budget, 7.0, retries=1)
+
+    assert not budget.spare(7.0)
+
+
+def test_half_of_all_requests_may_be_retries():
+    budget = RetryBudget()
+    spend(budget, 0.0, requests=100)
+
+    spend(budget, 1.0, retries=99)
+    assert budget.spare(1.0)
+    spend(budget, 1.0, retries=1)
+
+    assert not budget.spare(1.0)
+
+
+def test_a_new_request_makes_room_for_a_retry():
+    budget = RetryBudget()
+    spend(budget, 0.0, requests=60, retries=60)
+    assert not budget.spare(0.0)
+
+    spend(budget, 0.0, requests=1)
+
+    assert budget.spare(0.0)
+
+
+def test_the_budget_comes_back_as_time_passes():
+    budget = RetryBudget()
+    spend(budget, 10.0, retries=50)
+
+    assert not budget.spare(129.9)
+    assert budget.wait_s(130.0) <= 1.0
+    assert budget.spare(131.0)
+
+
+ACTS = st.lists(st.tuples(st.sampled_from(["request", "retry", "wait"]), st.floats(0, 40)), max_size=300)
+
+
+@given(acts=ACTS, window_s=st.sampled_from([120.0, 0.3]), floor=st.integers(1, 5))
+def test_no_window_holds_more_retries_than_its_share(acts, window_s, floor):
+    """Against every request's own time: never too many, and whoever waits as told may go."""
+    budget, now, sent = RetryBudget(window_s=window_s, floor=floor), 1_000.0, []
+
+    for act, length in acts:
+        if act == "wait":
+            now += length * window_s / 120
+            continue
+        if act == "retry":
+            now += budget.wait_s(now)
+            assert budget.spare(now + window_s / 1e6)
+            recent = [retry for at, retry in sent if now - at < window_s]
+            # By whole steps: a request may count for one step longer.
+            counted = sum(now - at <= window_s * 122 / 120 for at, _ in sent)
+            assert sum(recent) < max(floor, counted / 2)
+        budget.took(now, retry=act == "retry")
+        sent.append((now, act == "retry"))
+
+    assert budget.requests <= len(sent)

@@ -30,6 +30,10 @@ def test_rate_limits_are_not_bounded_by_attempts():
     assert Backoff(attempts=3).wait_s(error(error_type="rate_limit"), failures=50) is not None
 
 
+def test_a_lack_of_files_is_not_bounded_by_attempts():
+    assert Backoff(attempts=3).wait_s(error(error_type="connection", scope="machine"), failures=3) is not None
+
+
 def test_an_unreadable_reply_is_tried_again_twice():
     backoff = Backoff(attempts=9)
 

@@ -12,7 +12,7 @@ import pytest
 from batchrunner.errors import RunError
 from batchrunner.store.chain import load, survey
 from batchrunner.store.framing import HEADER_BYTES, START, Header, pack_header
-from batchrunner.store.journal import Journal, SegmentFiles
+from batchrunner.store.journal import MOST_RESERVED, Journal, SegmentFiles
 
 if TYPE_CHECKING:
     from batchrunner.store.framing import End
@@ -230,6 +230,26 @@ def test_a_full_disk_releases_the_reserve(tmp_path: Path):
 
     assert not (tmp_path / ".reserve").exists()
     assert read(tmp_path) == [ONE]
+    journal.close()
+
+
+def test_room_is_set_aside_for_as_many_of_the_largest_as_are_expected(tmp_path: Path):
+    journal = journal_in(tmp_path)
+
+    journal.append([bytes(100_000), ONE], expected=300)
+    journal.append([ONE], expected=300)
+
+    assert 30_000_000 <= (tmp_path / ".reserve").stat().st_size < 50_000_000
+    journal.close()
+    assert not (tmp_path / ".reserve").exists()
+
+
+def test_the_room_set_aside_has_a_bound(tmp_path: Path):
+    journal = journal_in(tmp_path)
+
+    journal.append([bytes(100_000)], expected=100_000)
+
+    assert (tmp_path / ".reserve").stat().st_size == MOST_RESERVED
     journal.close()
 
 

@@ -206,6 +206,19 @@ HUNGRY = [
     "{{ (tags * 10 ** 9) | length }}",
     "{{ 10 ** (10 ** 5) }}",
     "{{ subject.ljust(10 ** 9) }}",
+    "{{ '%1000000000d' % 3 }}",
+    "{{ '%*d' % (10 ** 9, 3) }}",
+    "{{ '%1000000000d' | format(3) }}",
+    "{{ '{:1000000000d}'.format(3) }}",
+    "{{ '{:{w}d}'.format(3, w=10 ** 9) }}",
+    "{{ (subject.encode() * 10 ** 9) | length }}",
+    "{{ range(9999) | join('y' * 300000) | length }}",
+    "{{ ('y' * 300000).join(['a'] * 9999) | length }}",
+    "{{ (subject * 3000).replace('e', 'y' * 300000) | length }}",
+    "{{ (subject * 3000) | replace('e', 'y' * 300000) | length }}",
+    "{{ (subject * 3000).translate({101: 'y' * 300000}) | length }}",
+    "{{ ((subject + '\\n') * 10000) | indent('y' * 300000) | length }}",
+    "{{ ((subject + ' ') * 10000) | wordwrap(1, wrapstring='y' * 300000) | length }}",
     "{{ subject | center(10 ** 9) }}",
     "{{ subject | indent(10 ** 9) }}",
     "{% set ns = namespace(x=subject) %}{% for i in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}",
@@ -221,6 +234,17 @@ def test_no_template_runs_on_or_fills_the_memory(source):
 
     assert bad({"prompt": source + "{{ gap }}"}).startswith("request.prompt: ")
     assert time.monotonic() - started < 5
+
+
+def test_what_is_bounded_works_as_jinja_has_it():
+    assert prompt("{{ '%5.1f|%-3s|%d%%' % (1.25, 'a', 7) }}") == "  1.2|a  |7%"
+    assert prompt("{{ '%s and %s' | format(subject, body) }}") == "Broken and It is."
+    assert prompt("{{ '{0:>8}|{x}'.format(subject, x=1) }}") == "  Broken|1"
+    assert prompt("{{ tags | join(', ') }} {{ ', '.join(tags) }} {{ [order] | join('', attribute='items') }}") == (
+        "a, b a, b 3"
+    )
+    assert prompt("{{ subject | replace('B', 'b') }} {{ subject.replace('B', 'b', 1) }}") == "broken broken"
+    assert prompt("{{ 'one two' | wordwrap(3) }}") == "one\ntwo"
 
 
 def test_the_meter_starts_anew_for_every_row():

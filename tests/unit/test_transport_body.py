@@ -190,6 +190,21 @@ def test_the_cap_counts_decoded_bytes() -> None:
     assert (caught.value.verdict, caught.value.error_type) == ("reject", "response_too_large")
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_cap_counts_what_events_take(packed: bool) -> None:
+    """A hundred bytes of memory for every byte that is sent would be no cap; packed, they all come at once."""
+    tiny = b"".join(b"data: %d\n\n" % (n * 7919 % 10_007) for n in range(400_000))
+    taken = body(encoding="gzip" if packed else "", max_bytes=8 * MIB)
+    tracemalloc.start()
+
+    with pytest.raises(Unreadable, match="larger than 8388608 bytes"):
+        taken.feed(gzip.compress(tiny, 1, mtime=0) if packed else tiny)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+
+    assert peak < 32 * MIB
+
+
 def test_a_bomb_is_refused_early() -> None:
     bomb = gzip.compress(b"\0" * (64 * MIB), mtime=0)
     tracemalloc.start()

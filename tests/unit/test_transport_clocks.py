@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -129,6 +130,24 @@ async def test_an_upload_that_is_not_read_did_not_go_out() -> None:
                 await wire.send(line, Request(path="/", body=b"x" * 32_000_000, stream=False, key="k"))
 
     assert caught.value.went_out is False
+
+
+async def test_an_upload_that_is_given_up_is_not_sent_on() -> None:
+    """Else each attempt would leave its connection and its request behind, until the peer reads them."""
+    read, body = 0, b"x" * 32_000_000
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(1)
+        async with Wire(clocks=Clocks(first_byte_s=SHORT_S)) as wire:
+            line = wire.prepare(f"http://127.0.0.1:{deaf.getsockname()[1]}", {})
+            with pytest.raises(RequestError, match="first_byte_s"):
+                await wire.send(line, Request(path="/", body=body, stream=False, key="k"))
+        with deaf.accept()[0] as peer, suppress(ConnectionResetError):
+            peer.setblocking(False)
+            while some := await asyncio.get_running_loop().sock_recv(peer, 2**20):
+                read += len(some)
+
+    assert read < len(body)
 
 
 async def test_the_deadline_of_the_item_ends_an_attempt(server: FaultyServer) -> None:

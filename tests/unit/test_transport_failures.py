@@ -7,6 +7,7 @@ import ssl
 
 import httpx
 import pytest
+from aiohttp.http import HttpProcessingError
 
 from batchrunner.transport.attempt import Attempt, Clocks, Watch
 from batchrunner.transport.failures import MEANING, TRANSLATED, failure
@@ -79,6 +80,15 @@ def test_only_a_stale_connection_is_tried_again_at_once(
     assert error.wait_s == wait_s
 
 
+def test_garbage_on_a_reused_connection_is_not_stale() -> None:
+    error = httpx.RemoteProtocolError("400 bad header")
+    error.__cause__ = HttpProcessingError(code=400, message="bad header")
+
+    told = failure(error, attempt(sent=True, reused=True), where=WHERE)
+
+    assert (told.wait_s, str(told)) == (None, f"no answer from {WHERE} (RemoteProtocolError: 400 bad header)")
+
+
 def test_a_timeout_on_a_reused_connection_is_not_stale() -> None:
     assert failure(httpx.ReadTimeout("x"), attempt(sent=True, reused=True), where=WHERE).wait_s is None
 
@@ -89,7 +99,10 @@ def test_the_limit_of_open_files_is_found_however_deep(number: int) -> None:
     error.__cause__ = ValueError("between")
     error.__cause__.__context__ = OSError(number, "too many")
 
-    assert "raise it with 'ulimit -n', or lower limits.concurrency" in str(failure(error, attempt(), where=WHERE))
+    told = failure(error, attempt(), where=WHERE)
+
+    assert "raise it with 'ulimit -n', or lower limits.concurrency" in str(told)
+    assert (told.scope, told.wait_s, told.went_out) == ("machine", 0.0, False)
 
 
 def test_a_certificate_is_the_same_for_every_item() -> None:

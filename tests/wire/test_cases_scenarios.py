@@ -6,43 +6,26 @@ import json
 import random
 import signal
 import time
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import polars as pl
 import pytest
 from driving import batchrunner, finish, prompts, start, write_rows
 from faulty_server import FaultyServer, serve_in_thread
-from playing import AsIs, Free, ListFeed
+from wire_play import WirePlay, playing
 
-from batchrunner import providers
-from batchrunner.access import Access
 from batchrunner.errors import ProviderRefused
-from batchrunner.events import Counts, Tally
-from batchrunner.limits import Breaker, Budget, Concurrency, Estimator, Lane
-from batchrunner.records import Endpoint, Item
-from batchrunner.retry import Backoff
-from batchrunner.runner import Brakes, Runner
-from batchrunner.stack import Channel, build_stack
 from batchrunner.transport import Clocks, Wire
-from batchrunner.worker import Settings, Worker
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from batchrunner.records import Outcome
-
-    Uniform = Callable[[float, float], float]
 
 CASES = {
     case["id"]: case
     for line in Path(__file__).with_name("cases.jsonl").read_text().splitlines()
     if (case := json.loads(line))
 }
-OPENAI = providers.load("openai")
 
 
 def replies(case_id: str) -> list[dict[str, Any]]:
@@ -50,62 +33,7 @@ def replies(case_id: str) -> list[dict[str, Any]]:
     return [CASES[told["ref"]]["reply"] if "ref" in told else told for told in CASES[case_id]["replies"]]
 
 
-class Play:
-    """One run of a job without a file, over one wire and one lane. `outcomes` are those recorded, in order."""
-
-    def __init__(
-        self, wire: Wire, url: str, *, concurrency: int = 1, attempts: int = 5, uniform: Uniform = min
-    ) -> None:
-        self.outcomes: list[Outcome] = []
-        self.brakes = Brakes()
-        endpoint = Endpoint(base_url=OPENAI.normalise(url))
-        lane = Lane("the key", concurrency=Concurrency(concurrency), breaker=Breaker(down_s=600.0, probe_s=0.05))
-        line = wire.prepare(url, OPENAI.headers("KEY", endpoint))
-        channel = Channel(lane=lane, access=Access(line), label="the key")
-        self.runner = Runner(
-            worker=Worker(
-                provider=OPENAI,
-                asks=AsIs(),
-                call=build_stack(wire, OPENAI, max_wait_s=300.0),
-                backoff=Backoff(attempts=attempts, uniform=uniform),
-                prices=Free(),
-                estimator=Estimator(),
-                budget=Budget(),
-                settings=Settings(endpoint=endpoint, item_s=3600.0),
-                redact=lambda text: text,
-            ),
-            record=self.record,
-            route=lambda item: "",
-            open_channels=lambda name: [channel],
-            watch=Tally(total=0, before=Counts(), clock=anyio.current_time),
-            brakes=self.brakes,
-        )
-
-    async def record(self, outcome: Outcome) -> None:
-        await anyio.lowlevel.checkpoint()
-        self.outcomes.append(outcome)
-
-    async def run(self, count: int, *, stream: bool = False) -> Play:
-        asked = [{"role": "user", "content": "hi"}]
-        columns = {"model": "m", "stream": stream, "messages": asked}
-        await self.runner.run(
-            ListFeed(
-                [
-                    Item(item_id=str(row), row=row, file="rows.jsonl", line=row + 1, columns=columns)
-                    for row in range(count)
-                ]
-            )
-        )
-        return self
-
-
-@asynccontextmanager
-async def playing(url: str, **settings: Any) -> AsyncIterator[Play]:
-    async with Wire(clocks=Clocks()) as wire:
-        yield Play(wire, url, **settings)
-
-
-async def played(server: FaultyServer, case_id: str, *, count: int = 1, **settings: Any) -> Play:
+async def played(server: FaultyServer, case_id: str, *, count: int = 1, **settings: Any) -> WirePlay:
     """The whole run against the case's replies; the last of them is given for ever."""
     *first, last = replies(case_id)
     server.replies.extend(first)
@@ -201,7 +129,7 @@ async def throttled_gaps(lanes: int, *, times: int) -> list[list[float]]:
             for server in servers:
                 server.replies.extend([CASES["F31"]["reply"]] * times)
                 server.default = CASES["A01"]["reply"]
-                all_of_them.start_soon(Play(wire, server.url, uniform=random.uniform).run, 1)
+                all_of_them.start_soon(WirePlay(wire, server.url, uniform=random.uniform).run, 1)
         return [gaps(server) for server in servers]
 
 
