@@ -119,6 +119,8 @@ class Ground:
         return run
 
     def learn(self, name: str) -> None:
+        if name in self.calls:
+            return
         run = self.begin(name, self.folder / name)
         ended, self.calls[name] = traced(self.words(run), run, strace=self.strace)
         assert ended.code == 0, ended.err

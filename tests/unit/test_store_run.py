@@ -237,6 +237,22 @@ def test_a_failing_disk_is_a_store_error_and_what_was_written_stays(tmp_path: Pa
     assert recorded(directory) == {0: 1, 1: 1}
 
 
+def test_a_part_whose_commit_failed_is_named_by_the_next_try(tmp_path: Path):
+    directory = tmp_path / "run"
+    run = begun(directory)
+    run.append(outcome(0))
+    (directory / "commits").rename(tmp_path / "gone")
+    with pytest.raises(StoreError):
+        run.seal()
+
+    (tmp_path / "gone").rename(directory / "commits")
+    run.finish()
+    run.close()
+
+    assert recorded(directory) == {0: 1}
+    assert len(names_in(directory / "parts")) == 1
+
+
 def test_a_journal_that_has_failed_is_kept_for_the_next_start(tmp_path: Path):
     directory = tmp_path / "run"
     run = begun(directory)
