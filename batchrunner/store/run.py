@@ -122,7 +122,8 @@ class Run:
 
     def regain_room(self) -> bool:
         """After a full disk: whether there is plenty of room again, and the reserve is set aside anew."""
-        return self._open_journal.regain_room()
+        # A part takes less than its segments do; without room for it, it would be tried again and again.
+        return self._open_journal.regain_room(sum(closed.end.length for closed in list(self._closed)))
 
     def view(self) -> View:
         """What is in parts, as of now."""
