@@ -228,7 +228,8 @@ def check(ground: Ground, case: Case, folder: Path) -> None:
         assert table_of(run).equals(ground.tables[case.run])
     if ended.code in (10, 16):
         assert "then give the same command again" in said or " go on batchrunner run " in said
-        assert not sent or aim.call.place >= start_of_sending(calls)
+        # Without its reserve a run begins, and stops as soon as the writer finds the disk full.
+        assert not sent or aim.call.place >= start_of_sending(calls) or case.file == "reserve"
 
     again = batchrunner(*ground.words(run))
 
