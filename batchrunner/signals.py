@@ -39,9 +39,15 @@ class Signals:
 
     @contextmanager
     def listening(self, tell: Callable[[], object]) -> Iterator[None]:
-        """Within the block `tell` is called for each signal, between any two steps of the program; after it, none."""
+        """Within the block `tell` is called for each signal, between any two steps of the program; after it, none.
+
+        Also for those heard before: what they raised may have been lost where nothing can be raised.
+        """
+        earlier = len(self.heard)
         self._listening, self._tell = True, tell
         try:
+            for _ in range(earlier):
+                tell()
             yield
         finally:
             self._tell = None

@@ -83,6 +83,8 @@ class Execution:
     sent_changes: str | None = None
     runner: Runner = field(init=False)
     brakes: Brakes = field(init=False)
+    hurry: Callable[[], None] = field(init=False, default=lambda: None)
+    """Ends the wait for room on a full disk."""
 
     async def __call__(self) -> BaseException | None:
         """Run to the end. Returns why it ended early, None when every item was given its chance."""
@@ -94,6 +96,7 @@ class Execution:
                 send_to = await stack.enter_async_context(self._address())
                 wire = await stack.enter_async_context(self._wire())
                 writer = await stack.enter_async_context(self._writer())
+                self.hurry = writer.hurry
                 self.brakes.on_drain(writer.hurry)
                 self.runner = self._runner(wire, writer, send_to)
                 group = await stack.enter_async_context(create_task_group())
@@ -201,7 +204,12 @@ class Execution:
     def _signalled(self) -> Iterator[anyio.Semaphore]:
         """A semaphore that every signal releases. (anyio's own receiver leaves the signals at their defaults.)"""
         loop, signalled = asyncio.get_running_loop(), anyio.Semaphore(0)
-        with self.signals.listening(lambda: loop.call_soon_threadsafe(signalled.release)):
+
+        def hear() -> None:
+            signalled.release()
+            self.hurry()  # Here, for while everything closes no signal is obeyed any more.
+
+        with self.signals.listening(lambda: loop.call_soon_threadsafe(hear)):
             yield signalled
 
     async def _obey_signals(self, signalled: anyio.Semaphore) -> None:

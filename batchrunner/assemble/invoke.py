@@ -58,7 +58,10 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
     except RunLocked:
         raise
     except RunError:
-        _put_aside(invocation.directory)  # A damaged run is what --fresh is recommended for.
+        # A damaged run is what --fresh is recommended for; but not one that somebody has, a newer version for one.
+        if lock_is_held(lock_path(invocation.directory)):
+            raise
+        _put_aside(invocation.directory)
 
 
 def _prepared(

@@ -52,6 +52,11 @@ def clean(run: Run, rows_of: RowsOf, *, drop_responses: bool = False) -> Cleaned
     stays with the row, all else that was spent on them with the commit. A kill leaves the old parts or the new
     ones. Raises RunError, StoreError.
     """
+    if run.commit.forgot_input:
+        raise RunError(
+            f"{run.directory}: salvaged, and its rows have not been matched since, so what counts is not known; give "
+            "the run's command once, then clean again"
+        )
     view, folder = run.view(), run.directory / "parts"
     before = sum(part.size_bytes for part in view.commit.parts)
     with files.storing(run.directory):

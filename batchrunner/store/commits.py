@@ -6,6 +6,7 @@ Creating the next number fences a second writer, even where locks lie.
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +68,11 @@ class Commit:
     newest: int = field(default=0, compare=False)
     """The highest number there was when this one was read, valid or not; not stored."""
 
+    @property
+    def forgot_input(self) -> bool:
+        """Whether a salvage made it forget its input: until rows are matched anew, none can be told from its number."""
+        return "fingerprint" in self.input and self.input["fingerprint"] is None
+
     def successor(self, **changes: Any) -> Commit:
         """The next commit, with these changes."""
         return replace(self, number=max(self.number, self.newest) + 1, newest=0, **changes)
@@ -93,9 +99,10 @@ def damaged(directory: Path) -> list[Path]:
     found = []
     for number in _numbers(directory):
         path = _path(directory, number)
-        commit = _unpack(path.read_bytes(), path)
-        if commit is None or commit.number != number:
-            found.append(path)
+        with suppress(FileNotFoundError):  # Old ones go while we look.
+            commit = _unpack(path.read_bytes(), path)
+            if commit is None or commit.number != number:
+                found.append(path)
     return found
 
 

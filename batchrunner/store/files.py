@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from contextlib import contextmanager, suppress
+from itertools import count
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import RunError, StoreError
@@ -167,6 +168,15 @@ def discard(path: Path) -> None:
     """Remove a file that nothing counts on; one that stays is removed at the next start."""
     with suppress(OSError):
         path.unlink()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename what cannot be used, so that it can still be looked at; give its new name."""
+    names = (path.with_name(f"{path.name}.damaged" + (f".{number}" if number else "")) for number in count())
+    aside = next(name for name in names if not os.path.lexists(name))
+    path.rename(aside)
+    sync_directory(path.parent)
+    return aside
 
 
 def discard_partials(directory: Path) -> None:

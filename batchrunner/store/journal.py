@@ -224,8 +224,10 @@ class Journal:
         if self.fault is None:
             self.sync()
             self._closed_at(self._written)
-        os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        # All of it is synced, whatever the system says now; and trying again would close another's file.
+        with suppress(OSError):
+            os.close(file)
         self._reserve.release()
 
     def regain_room(self, beside: int = 0) -> bool:

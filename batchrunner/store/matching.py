@@ -34,7 +34,7 @@ INDEX = pa.schema(
         ("epoch", pa.int32()),
     ]
 )
-"""Every outcome ever recorded. `settled`: by the provider's word, and current in the epoch that ends."""
+"""Every outcome ever recorded. `settled`: by the provider's word, and current in the epoch that ends (where known)."""
 
 _BUCKET_ROWS = 2**20
 _SEQUENCE_BITS = 2**59 - 1
@@ -119,8 +119,11 @@ def _index_of(view: View, source: Source) -> pa.Table:
     names = ["sequence", "item_id", "request_key", "status", "error_type", "attempts", "cost_usd", "row", "epoch"]
     table = source.read(names)
     codes = parts.codes(table)
-    current = pc.is_in(table["sequence"], view.keep_current(source, table)["sequence"].combine_chunks())
     by_provider = pc.is_in(codes, pa.array([SUCCEEDED, REJECTED], pa.uint8()))
+    if view.commit.forgot_input:
+        current: pa.Array = pa.repeat(True, table.num_rows)
+    else:
+        current = pc.is_in(table["sequence"], view.keep_current(source, table)["sequence"].combine_chunks())
     columns = {
         "sequence": table["sequence"],
         "code": codes,
@@ -159,7 +162,9 @@ def _counting(keys: pa.Table, index: pa.Table) -> pa.Table:
 def _settled_elsewhere(keys: pa.Table, index: pa.Table, counting: pa.Table) -> pa.Table:
     settled = pc.is_in(counting["code"], pa.array([SUCCEEDED, REJECTED], pa.uint8()))
     open_rows = keys.filter(pc.invert(pc.is_in(keys["row"], counting.filter(settled)["row"].combine_chunks())))
-    before = index.filter(index["settled"]).select(["id_hash", "cost_usd"])
+    # One for each item, also where it is not known any more which of them was current.
+    before = index.filter(index["settled"]).group_by("id_hash").aggregate([("cost_usd", "max")])
+    before = before.rename_columns({"id_hash": "id_hash", "cost_usd_max": "cost_usd"})
     return open_rows.select(["row", "id_hash"]).join(before, "id_hash", join_type="inner").select(_CHANGED.names)
 
 

@@ -16,7 +16,7 @@ POLL_S = 0.25
 class Patience:
     """How long a full disk is waited for: `wait_s` from the first trouble on, until there is room again.
 
-    `lasts` and `rest` are for one thread, which blocks; `hurry` ends all waiting, and may be called by any.
+    One thread asks whether it `lasts`. `rest` blocks whoever calls it; `hurry` ends all waiting.
     """
 
     def __init__(self, wait_s: float, clock: Callable[[], float]) -> None:

@@ -43,8 +43,9 @@ def settle(directory: Path, state_dir: Path | None, *, salvage: bool) -> tuple[s
     except RunError:
         if not salvage:
             raise
-        lost = (f"{journal}: was in {journal.readlink()}, which is not there; what is in no part is asked again",)
-        journal.unlink()
+        aside = files.set_aside(journal)
+        gone = f"{journal}: was in {aside.readlink()}, which is not there; the link is set aside as {aside.name}, "
+        lost = (gone + "what is in no part is asked again",)
     if state_dir is not None:
         _link(directory, journal, state_dir)
     return lost

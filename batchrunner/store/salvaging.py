@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from itertools import count
+import errno
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,10 +15,14 @@ from batchrunner.store.manifest import read_manifest
 from batchrunner.store.view import CARRIED
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from batchrunner.store.commits import Commit, Part
+
+
+_NOT_NOW = {errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE, errno.ETIMEDOUT}
+"""What says nothing about a file."""
 
 
 def salvage(directory: Path, commit: Commit, mode: int) -> tuple[Commit, tuple[str, ...]]:
@@ -49,13 +52,24 @@ class _Salvage:
                 parts.check(folder, part)
                 kept.append(part)
             except RunError as error:
+                _check_damaged(error)
                 self._set_aside(folder / part.name, error, f"its {part.rows:,} outcomes are lost")
-        found = [part for part in _unnamed(folder, self.commit) if part.first_sequence > self.commit.folded_through]
+        found = list(self._unnamed(folder))
         carried = self._carried(folder)
         if len(kept) < len(self.commit.parts) or found or carried != self.commit.carried:
             through = max((self.commit.folded_through, *(part.last_sequence for part in found)))
             self._publish((*kept, *found), carried=carried, folded_through=through)
         self.lost += [f"{folder / part.name}: taken in, although its commit is lost" for part in found]
+
+    def _unnamed(self, folder: Path) -> Iterator[Part]:
+        """Parts beyond what the commit knows of."""
+        for path in parts.unnamed(folder, self.commit):
+            if path.name[:1].isdigit() and int(path.name.partition("-")[0]) > self.commit.folded_through:
+                try:
+                    yield parts.describe(path)
+                except RunError as error:
+                    _check_damaged(error)
+                    self._set_aside(path, error, "its outcomes are lost")
 
     def journal(self) -> None:
         """Take every record that can be read out of a journal that cannot be read as a whole."""
@@ -70,15 +84,15 @@ class _Salvage:
             reason = str(error)
         else:
             reason = f"{self.segments.directory}: of a later epoch than the last commit"
-        records: dict[int, tuple[int, bytes]] = {}
+        records: dict[int, tuple[int | None, bytes]] = {}
         numbers = self.segments.numbers()
         for number in numbers:
             data = self.segments.read(number)
-            epoch = salvage_epoch(data) or self.commit.epoch
+            epoch = salvage_epoch(data)
             for sequence, payload in salvage_records(data, run_id=self.commit.run_id, segment=number):
                 # A later segment repeats what may not have been safe in the one before.
                 records[sequence] = (epoch, payload)
-        kept = {sequence: record for sequence, record in sorted(records.items()) if sequence > after}
+        kept = self._of_known_epochs({number: records[number] for number in sorted(records) if number > after})
         last = max(kept, default=after)
         written = [self._part(kept, epoch) for epoch in sorted({epoch for epoch, _ in kept.values()})]
         named = (*self.commit.parts, *written)
@@ -88,12 +102,18 @@ class _Salvage:
             f"{_brief(reason)}; {len(kept):,} outcomes of the journal were kept, {missing:,} before the last are lost"
         )
         for number in numbers:
-            _rename(self.segments.path(number))
+            files.set_aside(self.segments.path(number))
+
+    def _of_known_epochs(self, records: dict[int, tuple[int | None, bytes]]) -> dict[int, tuple[int, bytes]]:
+        """Where a header is lost, all are of a later epoch than any other: of rows of no input that is known."""
+        epochs = {epoch for epoch, _ in records.values()}
+        later = max(self.commit.epoch, *(epoch or 0 for epoch in epochs), 0) + 1 if None in epochs else None
+        return {number: (later or epoch or 0, payload) for number, (epoch, payload) in records.items()}
 
     def names(self) -> None:
         """Set aside what only looks like a commit or a manifest."""
         for path in commits.damaged(self.directory / "commits"):
-            self.lost.append(f"{path}: damaged; set aside as {_rename(path).name}")
+            self.lost.append(f"{path}: damaged; set aside as {files.set_aside(path).name}")
         manifest = self.directory / "run.json"
         try:
             read_manifest(manifest)
@@ -106,6 +126,7 @@ class _Salvage:
         try:
             parts.read(folder / self.commit.carried, CARRIED.names)
         except RunError as error:
+            _check_damaged(error)
             self._set_aside(folder / self.commit.carried, error, "the rows are matched anew")
             return None
         return self.commit.carried
@@ -128,30 +149,17 @@ class _Salvage:
         commits.publish(self.directory / "commits", self.commit, self.mode)
 
     def _set_aside(self, path: Path, error: RunError, consequence: str) -> None:
-        aside = f"set aside as {_rename(path).name}, " if path.exists() else ""
+        aside = f"set aside as {files.set_aside(path).name}, " if path.exists() else ""
         self.lost.append(f"{_brief(str(error))}; {aside}{consequence}")
+
+
+def _check_damaged(error: RunError) -> None:
+    """Raise the system's error where the file may be sound, but cannot be read here and now."""
+    cause = error.__cause__
+    if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _NOT_NOW):
+        raise cause
 
 
 def _brief(refusal: str) -> str:
     """A refusal without its advice."""
     return refusal.rpartition("; ")[0] or refusal
-
-
-def _rename(path: Path) -> Path:
-    for number in count():
-        aside = path.with_name(f"{path.name}.damaged" + (f".{number}" if number else ""))
-        if not aside.exists():
-            path.rename(aside)
-            files.sync_directory(path.parent)
-            return aside
-    raise AssertionError
-
-
-def _unnamed(folder: Path, commit: Commit) -> Sequence[Part]:
-    """Readable parts that the commit does not name."""
-    found = []
-    for path in parts.unnamed(folder, commit):
-        if path.name[:1].isdigit():
-            with suppress(RunError):
-                found.append(parts.describe(path))
-    return found

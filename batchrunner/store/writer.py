@@ -212,7 +212,7 @@ class Writer:
         except BatchrunnerError as error:
             batch.fault = self._fault = error
         # Before anyone who waits for this batch sends more.
-        self._look_for_room(self._fault or self._run.trouble)
+        self._look_for_room()
         from_thread.run_sync(self._landed, batch)
 
     def _patiently(self, work: Callable[[bool], object]) -> None:
@@ -249,24 +249,28 @@ class Writer:
             self._fault = error
         if self._fault is not None:
             self._sync_at = None
-        self._look_for_room(self._fault or self._run.trouble or self._unfolded)
+        self._look_for_room()
 
-    def _look_for_room(self, trouble: BatchrunnerError | None) -> None:
+    def _look_for_room(self) -> None:
         """With trouble that was survived so far: go on once there is room, end when patience does."""
-        if trouble is None:
-            return
-        known = self._patience.tried
-        if self._fault is not None or not self._patience.lasts(trouble):
+        trouble, known = self._fault or self._run.trouble or self._unfolded, self._patience.tried
+        if trouble is not None and (self._fault is not None or not self._patience.lasts(trouble)):
             self._report(trouble)
-        elif self._run.regain_room():
+        elif trouble is not None and not self._has_room():
+            if not known:
+                from_thread.run_sync(self._on_full, trouble)
+        elif self._patience.tried and not self._told:
             self._patience.restore()
-            if self._unfolded is not None:
-                self._unfolded = None
-                self._ripe.put(True)
             if known:
                 from_thread.run_sync(self._on_room)
-        elif not known:
-            from_thread.run_sync(self._on_full, trouble)
+
+    def _has_room(self) -> bool:
+        """Whether all can be written again: where a part could not be made, once it has been."""
+        if not self._run.regain_room():
+            return False
+        if self._unfolded is not None and self._ripe.empty():
+            self._ripe.put(True)
+        return self._unfolded is None
 
     def _sync_when_due(self) -> None:
         run, now = self._run, self._clock()
@@ -293,6 +297,9 @@ class Writer:
                 # Nothing is lost: the journal keeps what is in no part, and the way out tries again.
                 self._unfolded = error
                 self._batches.put(_Batch())  # The writing thread looks after the rest.
+                self._patience.rest()
+            else:
+                self._unfolded = None
 
     def _finish(self) -> None:
         try:

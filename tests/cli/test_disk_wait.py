@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -73,3 +74,16 @@ def test_when_nobody_makes_room_it_ends_with_16_and_what_was_answered_is_there(t
         assert full.code == 16, full.err
         assert resumed.code == 0, resumed.err
         assert len(tess.seen()) == 300
+
+
+def test_a_signal_ends_the_wait_for_room_also_when_all_is_answered(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
+    (tmp_path / "run").mkdir()
+    with small_disk(tmp_path / "run" / "parts", 4 / 1024), api(tmp_path / "api.jsonl") as tess:
+        process = start(*run_words(rows, tess.url, "--out", tmp_path / "run"))
+        read_until(process, "until there is room")
+        process.send_signal(signal.SIGTERM)
+        ended = finish(process, timeout_s=20)
+
+    assert ended.code == 16, ended.err
+    assert ended.last_line == str(tmp_path / "run")

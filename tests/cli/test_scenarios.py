@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,19 @@ def test_fresh_sets_the_old_run_aside_only_for_a_sound_job(tmp_path, server):
     assert fresh.summary["exit"] == 0
     assert fresh.summary["now"]["sent"] == 3
     assert sorted(path.name for path in tmp_path.glob("run*")) == ["run", "run.1"]
+
+
+def test_fresh_leaves_a_run_alone_that_a_newer_version_has_in_hand(tmp_path, server):
+    words = openai_words(write_rows(tmp_path / "rows.jsonl", prompts(3)), server.url, "--out", tmp_path / "run")
+    batchrunner(*words)
+    (tmp_path / "run" / "commits" / "000099.json").write_text('{"format": 99}')
+
+    with (tmp_path / "run" / "lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        held = batchrunner(*words, "--fresh")
+    assert (held.code, [path.name for path in tmp_path.glob("run*")]) == (10, ["run"])
+    fresh = batchrunner(*words, "--fresh")
+    assert (fresh.code, fresh.summary["now"]["sent"]) == (0, 3)
 
 
 def test_an_export_never_replaces_a_device_and_follows_a_link(tmp_path, server):

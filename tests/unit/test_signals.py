@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,3 +80,13 @@ def test_the_third_ends_the_process_whatever_it_does():
 
     assert ended.returncode == 143
     assert ended.stdout.split() == ["0", "1", "2"]
+
+
+def test_one_that_raised_where_nothing_can_be_raised_is_told_to_the_run():
+    told: list[int] = []
+    with as_before():
+        signals = Signals().install()
+        with suppress(Interrupted):
+            send(signal.SIGTERM)
+        with signals.listening(lambda: told.append(len(signals.heard))):
+            assert told == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrunner.records import Outcome
-from batchrunner.store import commits
+from batchrunner.store import commits, parts
 from batchrunner.store.checking import check_run
 from batchrunner.store.opening import open_run
 from batchrunner.store.results import build_results, result_schema
@@ -20,6 +21,8 @@ from batchrunner.store.run import Epoch, Run
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from batchrunner.store.commits import Part
 
 ROWS = 30
 KEPT = pa.schema([("topic", pa.string())])
@@ -165,3 +168,28 @@ def test_older_results_are_noted(directory: Path):
 
     assert report.faults == []
     assert any("older than the outcomes" in note for note in report.notes)
+
+
+def test_a_live_run_that_makes_parts_meanwhile_is_sound(directory: Path, monkeypatch: pytest.MonkeyPatch):
+    with begun(directory) as run:
+        run.append(outcome(3))
+        check = parts.check
+
+        def check_slowly(folder: Path, part: Part) -> None:
+            check(folder, part)
+            run.append(outcome(4))
+            run.seal()
+
+        monkeypatch.setattr(parts, "check", check_slowly)
+
+        assert check_run(directory).faults == []
+
+
+def test_the_last_digits_of_a_sum_of_costs_are_no_damage(directory: Path):
+    results = directory / "results.parquet"
+    table = pq.read_table(results)
+    index = table.schema.get_field_index("cost_usd")
+    costs = [math.nextafter(cost, 1.0) for cost in table["cost_usd"].to_pylist()]
+    pq.write_table(table.set_column(index, "cost_usd", pa.array(costs)), results)
+
+    assert check_run(directory).faults == []

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchrunner.errors import RunError
 from batchrunner.records import Outcome
 from batchrunner.store import begun, clean, totals
 from batchrunner.store.checking import check_run
@@ -225,3 +226,19 @@ def test_a_conversation_that_may_go_on_is_kept_while_its_row_is(tmp_path: Path, 
 
     assert cleaned.outcomes == (0 if known else 2)
     assert list(begun(view_run(tmp_path / "run"))) == (["id-1"] if known else [])
+
+
+def test_a_salvaged_run_is_not_cleaned_before_its_rows_were_matched_anew(tmp_path: Path):
+    small(tmp_path / "run")
+    next((tmp_path / "run" / "parts").glob("carried-*")).write_bytes(b"")
+    before = outcomes_recorded(tmp_path / "run", salvage=True)
+
+    with open_run(tmp_path / "run") as run, pytest.raises(RunError, match="give the run's command once, then clean"):
+        clean(run, rows_of)
+
+    assert outcomes_recorded(tmp_path / "run") == before > 0
+
+
+def outcomes_recorded(directory: Path, *, salvage: bool = False) -> int:
+    with open_run(directory, salvage=salvage) as run:
+        return run.view().outcomes_recorded

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -263,3 +264,17 @@ def test_dropping_keeps_what_is_newer(tmp_path: Path):
 
     assert read(tmp_path, after=1) == [TWO]
     journal.close()
+
+
+def test_a_close_that_fails_makes_no_outcome_count_twice(tmp_path: Path):
+    """As on NFS, where closing a file may say that the disk is full."""
+    journal = journal_in(tmp_path)
+    journal.append([ONE, TWO])
+    journal.sync()
+    os.close(descriptor_of(tmp_path / "000001.log"))
+
+    with suppress(OSError):
+        journal.close()
+    journal.close()
+
+    assert [closed.end.sequence for closed in journal.closed] == [2]

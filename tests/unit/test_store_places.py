@@ -71,6 +71,7 @@ def test_a_run_whose_journal_cannot_be_reached_is_refused_or_goes_on_without_it(
     with opened(run, salvage=True) as again:
         assert again.ledger.succeeded == 0
         assert "what is in no part is asked again" in again.recovered.lost[0]
+        assert (run / "journal.damaged").readlink().parent.parent == tmp_path / "state"
         again.append(outcome(0))
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import shutil
+import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,10 +17,16 @@ from hypothesis import strategies as st
 
 from batchrunner.errors import RunError
 from batchrunner.records import Outcome
+from batchrunner.store import commits
 from batchrunner.store.checking import check_run
+from batchrunner.store.matching import Keys, match, outcome_index
 from batchrunner.store.opening import open_run
 from batchrunner.store.run import Epoch, Run
+from batchrunner.store.salvaging import salvage
 from batchrunner.store.view import view_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = 40
 IN_MEMORY = next((place for place in ("/dev/shm",) if Path(place).is_dir()), None)
@@ -170,3 +181,121 @@ def test_whatever_was_harmed_what_can_be_read_is_kept_and_nothing_is_made_up(dat
     for number in set(harmed) & {2, 3}:
         kept = set(ids(range(number * 10, number * 10 + 10))) & set(found)
         assert len(kept) >= 9
+
+
+def test_what_was_settled_still_counts_as_such_when_the_job_asks_something_else(directory: Path):
+    """Otherwise all of it would be bought again without a word."""
+    open_run(directory).close()
+    with begun(directory, epoch=True) as run:
+        run.append(outcome(3))
+        run.append(outcome(3))
+    newest = max((directory / "commits").iterdir())
+    flip(newest, 200)
+    keys = Keys()
+    for row in range(ROWS):
+        keys.add(row, f"id-{row}", "another key")
+
+    with open_run(directory, salvage=True) as run:
+        assert run.commit.rows == 0
+        matches = match(keys.table(), outcome_index(run.view()))
+
+    assert matches.changed_items == ROWS
+
+
+def test_rows_of_an_input_that_nobody_knows_any_more_are_taken_for_no_others(directory: Path):
+    """The commit of a longer input is lost, and the header that said of which input the journal is."""
+    open_run(directory).close()
+    with open_run(directory) as run:
+        run.begin(Epoch(input={"fingerprint": "g", "rows_path": "p"}, asked={"model": "m"}, rows=2 * ROWS))
+        run.append(outcome(2 * ROWS - 1))
+    flip(max((directory / "commits").iterdir()), 200)
+    flip(segments(directory)[-1], 20)
+
+    open_run(directory, salvage=True).close()
+
+    assert recorded(directory) == sorted([*ids(range(ROWS)), f"id-{2 * ROWS - 1}"])
+    assert check_run(directory).faults == []
+
+
+def test_a_part_whose_commit_is_lost_and_that_is_damaged_keeps_no_run_from_going_on(directory: Path):
+    open_run(directory).close()
+    flip(max((directory / "commits").iterdir()), 200)
+    part = max((directory / "parts").glob("0*.parquet"))
+    part.write_bytes(part.read_bytes()[:-9])
+
+    with open_run(directory, salvage=True) as run:
+        lost = run.recovered.lost
+
+    assert recorded(directory) == ids(range(20))
+    assert lost[0].endswith(f"set aside as {part.name}.damaged, its outcomes are lost")
+
+
+def test_a_part_that_only_cannot_be_opened_now_is_not_given_up(directory: Path):
+    kept = resource.getrlimit(resource.RLIMIT_NOFILE)
+    part = min((directory / "parts").glob("0*.parquet"))
+    commit = commits.latest(directory / "commits")
+    assert commit is not None
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (60, kept[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(directory, os.O_RDONLY))
+        with pytest.raises(OSError, match="Too many open files"):
+            salvage(directory, commit, 0o640)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, kept)
+        for file in taken:
+            os.close(file)
+
+    assert part.exists()
+
+
+STEPS = ("os.link", "os.rename", "os.remove")
+
+
+def killed_at(directory: Path, step: int) -> bool:
+    """Salvage in a child that dies at its `step`th link, rename or removal. Whether it lived that long."""
+    child = os.fork()
+    if child == 0:
+        left = [step]
+
+        def die(event: str, args: object) -> None:
+            left[0] -= event in STEPS
+            if not left[0]:
+                os._exit(9)
+
+        sys.addaudithook(die)
+        open_run(directory, salvage=True)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+def harm_journal_and_part(directory: Path) -> None:
+    flip(segments(directory)[0], 100)
+    flip(min((directory / "parts").glob("0*.parquet")), 200)
+
+
+def lose_commit_and_journal_header(directory: Path) -> None:
+    with begun(directory, epoch=True) as run:
+        run.append(outcome(5))
+    flip(max((directory / "commits").iterdir()), 200)
+    flip(segments(directory)[-1], 20)
+
+
+@pytest.mark.parametrize("harm", [harm_journal_and_part, lose_commit_and_journal_header])
+def test_killed_at_any_step_the_next_salvage_ends_the_same(harm: Callable[[Path], None]):
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
+        make(Path(name) / "run")
+        harm(Path(name) / "run")
+        shutil.copytree(Path(name) / "run", Path(name) / "undisturbed")
+        open_run(Path(name) / "undisturbed", salvage=True).close()
+        expected, steps = recorded(Path(name) / "undisturbed"), 0
+
+        while killed_at(shutil.copytree(Path(name) / "run", Path(name) / str(steps)), steps + 1):
+            open_run(Path(name) / str(steps), salvage=True).close()
+            assert recorded(Path(name) / str(steps)) == expected
+            assert check_run(Path(name) / str(steps)).faults == []
+            steps += 1
+
+    assert steps >= 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pytest
 
 from batchrunner.errors import BatchrunnerError, StoreError
 from batchrunner.records import Outcome
+from batchrunner.store import parts
 from batchrunner.store import run as run_module
 from batchrunner.store import writer as writer_module
 from batchrunner.store.opening import open_run
@@ -22,6 +24,7 @@ from batchrunner.store.writer import Writer
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from batchrunner.store.commits import Part
     from batchrunner.store.run import Run
 
 pytestmark = pytest.mark.anyio
@@ -261,6 +264,33 @@ async def test_a_part_that_cannot_be_made_is_told_and_made_on_the_way_out(
 
     assert await recorded(directory) == list(range(40))
     assert list((directory / "journal").iterdir()) == []
+
+
+async def test_a_part_that_does_not_fit_is_waited_for_and_not_tried_without_end(
+    run: Run, directory: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The journal's own room is no sign: a part may need more, or have another quota."""
+    monkeypatch.setattr(run_module, "SEAL_OUTCOMES", 10)
+    make, tries, fits, told = parts.write, [], [False], []
+
+    def write(*args: Any, **more: Any) -> Part:
+        tries.append(1)
+        if not fits[0]:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return make(*args, **more)
+
+    monkeypatch.setattr(parts, "write", write)
+    waiting = {"on_full": lambda _: told.append("full"), "on_room": lambda: told.append("room")}
+    async with Writer(run, **waiting, disk_wait_s=30.0) as writer:
+        await record_all(writer, range(30))
+        await until(lambda: bool(told))
+        await anyio.sleep(0.6)
+        assert told == ["full"]
+        assert len(tries) < 6
+        fits[0] = True
+        await until(lambda: len(told) > 1)
+        assert told == ["full", "room"]
+        assert await recorded(directory) == list(range(30))
 
 
 async def test_nothing_is_recorded_once_the_writer_has_closed(run: Run):
