@@ -47,6 +47,7 @@ def test_a_low_limit_caps_the_concurrency_and_fails_nothing(tmp_path):
     assert events(tmp_path / "run", "concurrency_cut") == []
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_met_all_the_same_costs_time_and_no_attempt(tmp_path):
     """Lowered from outside when the first request arrives: most connections of the run cannot be opened."""
     rows = write_rows(tmp_path / "rows.jsonl", prompts(150))
