@@ -316,6 +316,8 @@ class Runner:
             await self.record(outcome)
         except StoreError as error:
             self.brakes.drain(error)
+            # What was answered is billed, and no record says so.
+            self.watch.left(possibly_billed=outcome.possibly_billed + (outcome.attempts > 0))
             return
         if outcome.status == "unfinished":
             self.watch.answered(outcome)

@@ -113,7 +113,7 @@ def check_fits(directory: Path, commit: Commit, survey: Survey) -> None:
     lost = f"commits/{commit.number:06d}.json is not the last one there was"
     for path in parts.unnamed(directory / "parts", commit):
         last = path.stem.rpartition("-")[2]
-        if path.stem[:1].isdigit() and int(last) > known:
+        if (path.stem[:1].isdigit() and int(last) > known) or parts.was_named(path, commit):
             raise RunError(f"{path}: {lost}: no commit names this part; {WAY_OUT}")
     if any(closed.epoch > commit.epoch for closed in survey.closed):
         raise RunError(f"{directory / 'journal'}: {lost}: the journal is of a later epoch; {WAY_OUT}")

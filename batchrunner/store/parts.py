@@ -139,6 +139,12 @@ def unnamed(folder: Path, commit: Commit) -> list[Path]:
     return sorted(path for path in ours if path.name not in named)
 
 
+def was_named(path: Path, commit: Commit) -> bool:
+    """Whether a part that cleaning made was named by a later commit, which cannot be read any more."""
+    kind, _, rest = path.name.partition("-")
+    return kind == "cleaned" and commit.number < int(rest.partition("-")[0]) <= commit.newest
+
+
 def plain_bytes(path: Path) -> int:
     """How large a part's columns are before they are compressed."""
     with _opened(path) as file:

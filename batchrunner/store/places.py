@@ -60,7 +60,10 @@ def _link(directory: Path, journal: Path, state_dir: Path) -> None:
         files.sync_directory(directory)
     where = journal.resolve()
     if not where.is_relative_to(state_dir.resolve()):
-        raise RunError(f"{directory} keeps its journal in {where}; leave --state-dir out, or begin anew with --fresh")
+        raise RunError(
+            f"{directory} keeps its journal in {where}; leave --state-dir out (BATCHRUNNER_STATE_DIR too), or begin "
+            "anew with --fresh"
+        )
 
 
 def doubts(directory: Path) -> str | None:

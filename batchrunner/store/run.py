@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from batchrunner.errors import StoreError
 from batchrunner.store import chain, commits, files, parts
 from batchrunner.store.framing import End
 from batchrunner.store.journal import Journal, SegmentFiles
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from batchrunner.errors import StoreError
     from batchrunner.records import Outcome
     from batchrunner.store.chain import Closed, Survey
     from batchrunner.store.commits import Commit, Part
@@ -221,7 +221,13 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        owing = self._journal is not None and self._journal.full is not None
+        try:
+            self.close()
+        except StoreError:
+            # What is owed to a full disk was refused before; whoever was told has the last word.
+            if not owing:
+                raise
 
     @property
     def _open_journal(self) -> Journal:

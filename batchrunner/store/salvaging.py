@@ -54,12 +54,20 @@ class _Salvage:
             except RunError as error:
                 _check_damaged(error)
                 self._set_aside(folder / part.name, error, f"its {part.rows:,} outcomes are lost")
+        if len(kept) < len(self.commit.parts):
+            kept = self._cleaned(folder) or kept
         found = list(self._unnamed(folder))
         carried = self._carried(folder)
-        if len(kept) < len(self.commit.parts) or found or carried != self.commit.carried:
+        if tuple(kept) != self.commit.parts or found or carried != self.commit.carried:
             through = max((self.commit.folded_through, *(part.last_sequence for part in found)))
             self._publish((*kept, *found), carried=carried, folded_through=through)
         self.lost += [f"{folder / part.name}: taken in, although its commit is lost" for part in found]
+
+    def _cleaned(self, folder: Path) -> list[Part]:
+        """What a cleaning whose commit is lost has put in the place of all parts."""
+        cleaned = [path for path in parts.unnamed(folder, self.commit) if parts.was_named(path, self.commit)]
+        self.lost += [f"{path}: taken in, although its commit is lost" for path in cleaned]
+        return [parts.describe(path) for path in cleaned]
 
     def _unnamed(self, folder: Path) -> Iterator[Part]:
         """Parts beyond what the commit knows of."""

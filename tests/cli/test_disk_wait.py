@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,27 @@ def fill(path: Path) -> None:
     with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
+
+
+@contextlib.contextmanager
+def filling(path: Path) -> Iterator[None]:
+    """Whatever room there comes to be is taken at once."""
+    ended = threading.Event()
+
+    def take() -> None:
+        with path.open("wb", buffering=0) as file:
+            while not ended.wait(0.0005):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(4096))
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def read_until(process: subprocess.Popen[str], text: str) -> str:
@@ -74,6 +96,21 @@ def test_when_nobody_makes_room_it_ends_with_16_and_what_was_answered_is_there(t
         assert full.code == 16, full.err
         assert resumed.code == 0, resumed.err
         assert len(tess.seen()) == 300
+
+
+def test_a_disk_that_takes_nothing_at_all_still_leaves_the_summary_its_last_word(tmp_path, disk):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(60))
+    with api(tmp_path / "api.jsonl", latency=0.5) as tess:
+        words = ("--state-dir", disk / "state", "--out", tmp_path / "run", "--concurrency", 8, "--disk-wait", "1s")
+        process = start(*run_words(rows, tess.url, *words))
+        while len(tess.seen()) < 20:
+            time.sleep(0.1)
+        with filling(disk / "filler"):
+            ended = finish(process)
+
+    assert ended.code == 16, ended.err
+    assert ended.last_line == str(tmp_path / "run")
+    assert "items " in ended.err
 
 
 def test_a_signal_ends_the_wait_for_room_also_when_all_is_answered(tmp_path):

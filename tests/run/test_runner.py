@@ -331,6 +331,7 @@ async def test_a_writer_that_fails_ends_the_run_with_its_error():
 
     assert isinstance(play.brakes.cause, StoreError)
     assert sum(play.wire.sent.values()) <= 5
+    assert play.tally.left_possibly_billed == sum(play.wire.sent.values())
 
 
 async def test_trouble_of_this_machine_spends_no_attempt_and_is_no_trouble_of_the_servers():

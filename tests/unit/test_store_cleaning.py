@@ -217,6 +217,28 @@ def test_killed_at_any_step_it_is_as_it_was_or_clean(in_memory: Path):
     assert steps >= 8
 
 
+def test_cleaned_parts_outlive_a_commit_that_is_lost_before_all_else_is_gone(in_memory: Path):
+    """Killed while the old parts go, and then the only commit that names the new ones is damaged."""
+    directory = in_memory / "run"
+    small(directory)
+    before = {part.name for part in (directory / "parts").iterdir()}
+    step = next(
+        step
+        for step in range(1, 60)
+        if killed_at(shutil.copytree(directory, in_memory / str(step)), step)
+        and before - {part.name for part in (in_memory / str(step) / "parts").iterdir()}
+    )
+    directory = in_memory / str(step)
+    max((directory / "commits").iterdir()).write_bytes(b"")
+
+    with pytest.raises(RunError, match="no commit names this part"):
+        open_run(directory)
+    open_run(directory, salvage=True).close()
+
+    items = [item for source in view_run(directory).sources for item in source.read(["item_id"])["item_id"].to_pylist()]
+    assert sorted(items) == [f"id-{item}" for item in range(ROWS)]
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_conversation_that_may_go_on_is_kept_while_its_row_is(tmp_path: Path, known: bool):
     write(tmp_path / "run", [outcome(1, 1, "unfinished"), outcome(1, 1, "unfinished"), outcome(0, 0, "succeeded")], [])
