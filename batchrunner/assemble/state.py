@@ -141,7 +141,7 @@ class Chronicle:
         )
 
     def end(self, summary: Mapping[str, Any], *, draining: bool, left: int) -> None:
-        """Write how the invocation ended, durably. `left`: items that were not given their chance."""
+        """Write how the invocation ended. `left`: items that were not given their chance."""
         unfinished = summary["items"]["unfinished"] or left
         caps = [self.job.budget.max_cost_usd, self.job.budget.max_tokens_total]
         entry = {
@@ -157,7 +157,7 @@ class Chronicle:
         }
         history = [*(self.before.get("history") or []), entry][-HISTORY:]
         state = "drained" if unfinished and draining else "stopped" if unfinished else "finished"
-        self._write({**summary, "in_flight": 0}, state=state, history=history, durable=True)
+        self._write({**summary, "in_flight": 0}, state=state, history=history)
 
     def _write(
         self,
@@ -165,7 +165,6 @@ class Chronicle:
         *,
         state: str,
         history: list[dict[str, Any]] | None = None,
-        durable: bool = False,
     ) -> None:
         manifest = {
             **facts,
@@ -185,7 +184,7 @@ class Chronicle:
             },
             "history": self.before.get("history") or [] if history is None else history,
         }
-        write_manifest(self.path, manifest, self.job.output.mode, durable=durable)
+        write_manifest(self.path, manifest, self.job.output.mode)
 
 
 def counts(ledger: Ledger, stop: int | None) -> tuple[int, int, int]:

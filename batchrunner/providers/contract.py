@@ -47,7 +47,9 @@ SHAPES = st.fixed_dictionaries(
 )
 
 # Every dialect runs the inherited property: one test, several classes.
-ANY_CLASS = settings(max_examples=20, suppress_health_check=[HealthCheck.differing_executors])
+ANY_CLASS = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.differing_executors, HealthCheck.too_slow]
+)
 
 
 def written(value: Any) -> bytes:

@@ -39,6 +39,10 @@ class Part:
     epoch: int
     size_bytes: int
 
+    @property
+    def sequences(self) -> tuple[int, int]:
+        return self.first_sequence, self.last_sequence
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:

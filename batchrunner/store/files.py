@@ -23,12 +23,9 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 """What a file system answers that has no room left."""
 
 
-def write_whole(path: Path, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
-    """Put `data` at `path` so that a crash leaves the old file or the new one.
-
-    Without `durable` that holds for a crash of this process, not for a power cut.
-    """
-    replace(put_beside(path, data, mode, durable=durable), path, durable=durable)
+def write_whole(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Put `data` at `path` so that a crash leaves the old file or the new one."""
+    replace(put_beside(path, data, mode), path)
 
 
 def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
@@ -36,15 +33,14 @@ def write_new(path: Path, data: bytes, mode: int = 0o600) -> None:
     publish(put_beside(path, data, mode), path)
 
 
-def put_beside(path: Path, data: bytes, mode: int, *, durable: bool = True) -> Path:
+def put_beside(path: Path, data: bytes, mode: int) -> Path:
     """Write `data` beside `path`; nothing is left behind when that fails."""
     file = create_beside(path, mode)
     beside = beside_of(path)
     try:
         with named(beside):
             write_all(file, data)
-            if durable:
-                sync_file(file)
+            sync_file(file)
     except OSError:
         discard(beside)
         raise
@@ -72,7 +68,7 @@ def create_beside(path: Path, mode: int) -> int:
     return file
 
 
-def replace(beside: Path, path: Path, *, durable: bool = True) -> None:
+def replace(beside: Path, path: Path) -> None:
     """Let the file written beside take the place of `path`."""
     try:
         identity = beside.stat().st_ino
@@ -81,8 +77,7 @@ def replace(beside: Path, path: Path, *, durable: bool = True) -> None:
     except OSError:
         discard(beside)
         raise
-    if durable:
-        sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def publish(beside: Path, path: Path, *, link: Callable[[Path, Path], None] = os.link) -> None:

@@ -77,9 +77,9 @@ class Reserve:
             os.close(file)
         self.size_bytes = size
 
-    def regain(self) -> bool:
-        """Set all that is wanted aside, if as much is left beside it. Whether that could be done."""
-        if self._free_bytes() + self.size_bytes < 2 * self._wanted_bytes:
+    def regain(self, beside: int = 0) -> bool:
+        """Set all that is wanted aside, if as much and `beside` is left. Whether that could be done."""
+        if self._free_bytes() + self.size_bytes < 2 * self._wanted_bytes + beside:
             return False
         self._kept = True
         try:
@@ -230,9 +230,9 @@ class Journal:
             os.close(file)
         self._reserve.release()
 
-    def regain_room(self) -> bool:
-        """Whether there is plenty of room, with the reserve set aside; then the full disk is forgotten."""
-        if self.full is not None or not self._reserve.regain():
+    def regain_room(self, beside: int = 0) -> bool:
+        """Whether there is plenty of room and `beside`, with the reserve set aside; then the full disk is forgotten."""
+        if self.full is not None or not self._reserve.regain(beside):
             return False
         self.failures = [error for error in self.failures if error.errno not in files.FULL]
         return True

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write_manifest(path: Path, manifest: Mapping[str, Any], mode: int = 0o640, *, durable: bool = False) -> None:
-    """Replace the manifest. Raises StoreError."""
+def write_manifest(path: Path, manifest: Mapping[str, Any], mode: int = 0o640) -> None:
+    """Replace the manifest, durably: one that a power cut left empty would be refused. Raises StoreError."""
     data = orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
     with files.storing(path):
-        files.write_whole(path, data, mode, durable=durable)
+        files.write_whole(path, data, mode)
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

@@ -82,6 +82,8 @@ class Run:
         self._lock: Lock | None = lock
         self._journal: Journal | None = None
         self._closed: deque[Closed] = deque(survey.closed)
+        self._uncommitted: Part | None = None
+        """A part that is whole, but whose commit failed: the next try names this one."""
         folded = End(segment=commit.folded_segment, sequence=commit.folded_through, length=0)
         self._tail = max(survey.tail, folded, key=lambda end: end.sequence)
         self._number = max(commit.folded_segment, *self.segments.numbers(), 0)
@@ -120,7 +122,8 @@ class Run:
 
     def regain_room(self) -> bool:
         """After a full disk: whether there is plenty of room again, and the reserve is set aside anew."""
-        return self._open_journal.regain_room()
+        # A part takes less than its segments do; without room for it, it would be tried again and again.
+        return self._open_journal.regain_room(sum(closed.end.length for closed in list(self._closed)))
 
     def view(self) -> View:
         """What is in parts, as of now."""
@@ -249,8 +252,11 @@ class Run:
         end = group[-1].end
         with self._making_room:
             self._leave_room()
-            part = parts.write(self.directory / "parts", table, self.mode)
-            self._publish(parts=(*self.commit.parts, part), folded_through=end.sequence, folded_segment=end.segment)
+            if self._uncommitted is None or self._uncommitted.sequences != (group[0].after + 1, end.sequence):
+                self._uncommitted = parts.write(self.directory / "parts", table, self.mode)
+            named = (*self.commit.parts, self._uncommitted)
+            self._publish(parts=named, folded_through=end.sequence, folded_segment=end.segment)
+            self._uncommitted = None
         for _ in group:
             self._closed.popleft()
         self.segments.drop(end.segment)

@@ -184,6 +184,7 @@ def test_a_key_that_is_kept_elsewhere_shows_nowhere(tmp_path, where):
     assert traces_in(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_client_secret_and_its_tokens_show_nowhere(tmp_path):
     grant = '{token_url = "URL/token", client_id = "me", client_secret = "env:CLIENT_SECRET"}'
 

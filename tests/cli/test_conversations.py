@@ -49,6 +49,7 @@ def test_items_of_a_conversation_reach_the_server_in_order(tmp_path, server, nam
     assert all(name not in line["body"] for line in server.seen())
 
 
+@pytest.mark.slow
 def test_a_conversation_rides_along_and_a_bad_row_ends_it(tmp_path, server):
     asked = [{"id": f"{n}", "prompt": f"say {n}", "conversation": n % 2} for n in range(8)]
     asked[2] |= {"prompt": ""}
@@ -94,6 +95,7 @@ def test_each_turn_is_asked_once_the_one_before_it_is_answered(tmp_path, server)
         assert table[name][0] == sum(turn[name] for turn in answers[0])
 
 
+@pytest.mark.slow
 def test_without_turns_there_is_no_such_column(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", [{"prompt": "Hi"}])
 
@@ -102,6 +104,7 @@ def test_without_turns_there_is_no_such_column(tmp_path, server):
     assert "turns" not in table.columns
 
 
+@pytest.mark.slow
 def test_a_job_can_say_the_turns_over_columns_of_the_rows(tmp_path, server):
     write_rows(tmp_path / "rows.jsonl", [{"id": 1, "topic": "tea"}])
     (tmp_path / "job.toml").write_text(
@@ -118,6 +121,7 @@ def test_a_job_can_say_the_turns_over_columns_of_the_rows(tmp_path, server):
     assert [questions(line) for line in server.seen()] == [["Tell me of tea."], ["Tell me of tea.", "Shorter."]]
 
 
+@pytest.mark.slow
 def test_turns_may_be_a_list_column_of_parquet(tmp_path, server):
     table = pa.table({"id": ["a"], "turns": pa.array([["One.", "Two."]], pa.list_(pa.string()))})
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -174,6 +178,7 @@ def test_a_conversation_that_ran_out_of_attempts_goes_on_where_it_was(tmp_path):
     assert Counter(asked) == {2: 4, 4: 8, 6: 4}
 
 
+@pytest.mark.slow
 def test_a_redo_asks_all_turns_anew(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", talks(2))
     run = tmp_path / "run"
@@ -196,6 +201,7 @@ def test_a_shard_would_take_a_conversation_apart(tmp_path, server):
     assert server.seen() == []
 
 
+@pytest.mark.slow
 def test_show_has_every_turn(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", talks(1))
     batchrunner(*openai_words(rows, server.openai, "--out", tmp_path / "run"))

@@ -80,6 +80,7 @@ def test_a_full_disk_holds_the_run_until_there_is_room(tmp_path, disk):
         assert len(tess.seen()) == 300
 
 
+@pytest.mark.slow
 def test_when_nobody_makes_room_it_ends_with_16_and_what_was_answered_is_there(tmp_path, disk):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(300))
     with api(tmp_path / "api.jsonl", latency=0.05) as tess:

@@ -110,6 +110,7 @@ def test_a_directory_that_is_not_ours_is_left_alone(tmp_path, rows):
     assert [path.name for path in (tmp_path / "precious").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_and_can_wait(tmp_path, rows):
     with api(tmp_path / "api.jsonl", latency=0.4) as tess:
         words = run_words(rows, tess.url, "--out", tmp_path / "run", "--concurrency", 4)
@@ -207,6 +208,7 @@ def test_rejected_items_exit_3_unless_they_are_allowed(tmp_path):
     assert len(server.seen) == 10
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_does_not_end_the_run(tmp_path, rows):
     with api(tmp_path / "api.jsonl", latency=0.2) as tess:
         process = start(*run_words(rows, tess.url, "--out", tmp_path / "run"))

@@ -43,6 +43,7 @@ def test_plan_counts_prices_and_sends_nothing(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_plan_is_calibrated_by_what_is_settled(finished):
     rows, words, run = finished
     write_rows(rows, prompts(60))
@@ -134,6 +135,7 @@ def test_show_says_when_an_id_is_not_there(finished):
     assert "no item 'nobody'" in ended.err
 
 
+@pytest.mark.slow
 def test_exports_hold_every_row_in_every_format(finished, tmp_path):
     *_, run = finished
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from driving import batchrunner, finish, prompts, run_words, start, write_rows
 from faulty_server import completion, serve_in_thread
 
+from batchrunner.assemble import state_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,8 +44,8 @@ def test_what_may_be_billed_adds_up_over_interrupted_killed_and_finished_invocat
         server.default = completion
         server.replies.append(CUT)
         last = batchrunner(*words)
-        after = json.loads(batchrunner("status", run, "--json").out)
 
+    after = state_of(run)
     assert (first.summary["possibly_billed"], first.summary["now"]["possibly_billed"]) == (3, 3)
     assert last.code == 0, last.err
     assert last.table()["possibly_billed"].sum() == 1

@@ -108,6 +108,7 @@ def test_a_pilot_is_kept(tmp_path, tess):
     assert len(tess.seen()) == 50
 
 
+@pytest.mark.slow
 def test_redo_buys_chosen_items_again_and_they_stay_settled(tmp_path, tess):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(30))
     run = Path(batchrunner(*run_words(rows, tess.url)).last_line).parent
@@ -121,6 +122,7 @@ def test_redo_buys_chosen_items_again_and_they_stay_settled(tmp_path, tess):
     assert table.filter(pl.col("sent_changes").is_not_null())["row"].to_list() == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_shards_are_disjoint_and_complete(tmp_path, tess):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(90))
 
@@ -178,6 +180,7 @@ def test_a_simulated_run_stays_apart_and_needs_no_key(tmp_path):
     assert ended.table()["cost_usd"].null_count() == 0
 
 
+@pytest.mark.slow
 def test_a_changed_input_with_many_parts_and_epochs_stays_right(tmp_path, tess):
     """Three generations of an input, each time with new, gone and moved rows."""
     rows = tmp_path / "rows.jsonl"

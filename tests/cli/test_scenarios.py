@@ -206,6 +206,7 @@ def test_azure_s_key_goes_out_in_one_header_only(tmp_path, server):
     assert not any("authorization" in seen.headers for seen in server.seen)
 
 
+@pytest.mark.slow
 def test_another_deployment_is_another_purchase_and_said_so(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
     batchrunner(*azure_words(rows, server.url, *AZURE))
@@ -281,6 +282,7 @@ def test_redo_means_the_item_even_when_the_input_has_moved(tmp_path, server):
     assert [b"Say p 3" in seen.body for seen in server.seen] == [True]
 
 
+@pytest.mark.slow
 def test_redo_of_a_pilot_is_judged_by_what_it_redid(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
     batchrunner(*openai_words(rows, server.url, "--limit", 5, "--out", tmp_path / "run"))
@@ -301,6 +303,7 @@ def test_a_cap_on_money_without_a_price_is_a_fault(tmp_path, server):
     assert server.seen == []
 
 
+@pytest.mark.slow
 def test_a_rows_own_model_without_a_price_is_not_asked_under_a_cap(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", [{**row, "model": "mystery-1"} for row in prompts(5)])
     words = ["run", rows, "--provider", "openai", "--base-url", f"{server.url}/v1", "--json"]
@@ -312,6 +315,7 @@ def test_a_rows_own_model_without_a_price_is_not_asked_under_a_cap(tmp_path, ser
     assert server.seen == []
 
 
+@pytest.mark.slow
 def test_items_of_a_missing_model_are_asked_again_once_it_exists(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", [{**row, "model": "later"} for row in prompts(9)])
     missing = {"status": 404, "body_json": {"error": {"message": "no such model", "code": "model_not_found"}}}
@@ -376,6 +380,7 @@ def test_fresh_leaves_a_run_alone_that_a_newer_version_has_in_hand(tmp_path, ser
     assert (fresh.code, fresh.summary["now"]["sent"]) == (0, 3)
 
 
+@pytest.mark.slow
 def test_an_export_never_replaces_a_device_and_follows_a_link(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
     batchrunner(*openai_words(rows, server.url, "--out", tmp_path / "run"))
@@ -390,6 +395,7 @@ def test_an_export_never_replaces_a_device_and_follows_a_link(tmp_path, server):
     assert not Path("/dev/null").is_file()
 
 
+@pytest.mark.slow
 def test_an_export_of_a_pilot_holds_the_pilots_items(tmp_path, server):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(30))
     batchrunner(*openai_words(rows, server.url, "--limit", 10, "--out", tmp_path / "run"))

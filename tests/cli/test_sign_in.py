@@ -175,6 +175,7 @@ def test_an_endpoint_that_leads_elsewhere_is_not_followed_and_the_secret_stays(t
     assert len(doors.forms) == 1
 
 
+@pytest.mark.slow
 def test_an_endpoint_that_is_down_for_a_while_is_waited_for(tmp_path, server):
     odd = [{"status": 503, "body": "busy"}, {"end": "no_reply"}]
     doors = server.default = Doors(replies=odd)
@@ -188,6 +189,7 @@ def test_an_endpoint_that_is_down_for_a_while_is_waited_for(tmp_path, server):
     assert doors.authorizations[-1] is None
 
 
+@pytest.mark.slow
 def test_azure_takes_a_token_as_a_bearer(tmp_path, server):
     server.default = Doors()
     path = job(
@@ -205,6 +207,7 @@ def test_azure_takes_a_token_as_a_bearer(tmp_path, server):
     assert all("api-key" not in headers and headers["authorization"].startswith("Bearer ") for headers in asked)
 
 
+@pytest.mark.slow
 def test_a_plan_and_a_simulated_run_fetch_no_token(tmp_path, server):
     path = job(tmp_path, server.url, 3, oauth2=oauth2(server.url))
 
@@ -277,6 +280,7 @@ def test_a_key_file_that_was_changed_is_read_again_when_the_old_key_is_refused(t
     assert leaks(tmp_path, ended.out, ended.err) == []
 
 
+@pytest.mark.slow
 def test_a_command_is_run_again_when_its_key_is_refused(tmp_path, server):
     script = tmp_path / "command.py"
     script.write_text(

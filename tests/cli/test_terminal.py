@@ -64,6 +64,7 @@ def test_what_people_read_cannot_steer_their_terminal(tmp_path, url):
     assert steered(ended.err, ended.out, *(look.out + look.err for look in looks)) == set()
 
 
+@pytest.mark.slow
 def test_why_a_run_ended_cannot_steer_a_terminal(tmp_path, url):
     ended = batchrunner("run", *words(tmp_path, url, *["down"] * 5), "--progress-every", "1s")
 
@@ -71,6 +72,7 @@ def test_why_a_run_ended_cannot_steer_a_terminal(tmp_path, url):
     assert steered(ended.err, ended.out) == set()
 
 
+@pytest.mark.slow
 def test_a_live_display_shows_foreign_text_as_it_is_and_nothing_of_its_colours(tmp_path, url):
     """The display's own control sequences move the cursor; those of a server do nothing."""
     seen = on_a_terminal("run", *words(tmp_path, url, *["down"] * 5))

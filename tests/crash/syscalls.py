@@ -44,6 +44,7 @@ FAULTS = {
     "eio_once": "error=EIO:when={nth}",
     "eio_for_ever": "error=EIO:when={nth}+",
     "enospc_for_ever": "error=ENOSPC:when={nth}+",
+    "enospc_twice": "error=ENOSPC:when={nth}..{next}",
     "lie": "retval=0:when={nth}",
 }
 
@@ -87,7 +88,7 @@ def disturbed(
 ) -> tuple[Ended, int]:
     """The run with a fault at one of its calls, and how many calls it struck."""
     log, name = run.with_suffix(".strace"), aim.call.name
-    inject = f"inject={name}:{FAULTS[fault].format(nth=aim.nth)}"
+    inject = f"inject={name}:{FAULTS[fault].format(nth=aim.nth, next=aim.nth + 1)}"
     places = [word for path in aim.paths for word in ("-P", os.path.normpath(run / path))]
     # Under seccomp-bpf, which is twice as fast, strace 6.1 takes a signal to inject and never sends it.
     fast = [] if fault == "kill" else ["--seccomp-bpf"]
@@ -146,7 +147,7 @@ def _siblings(path: str) -> list[str]:
     found = re.search(r"\d{6}(?=\.(json|log))", path)
     if found is None:
         return []
-    later = [f"{int(found[0]) + more:06d}" for more in range(1, 6)]
+    later = [f"{int(found[0]) + more:06d}" for more in range(1, 30)]
     begun = [f"journal/.{number}.log.partial" for number in later if path.startswith("journal/0")]
     return [f"{path[: found.start()]}{number}{path[found.end() :]}" for number in later] + begun
 

@@ -58,6 +58,7 @@ def test_a_kill_costs_at_most_what_was_in_flight(tmp_path, count, kills, seed):
     assert {life: again for life, again in books.asked_again().items() if again > CONCURRENCY} == {}
 
 
+@pytest.mark.slow
 def test_after_a_kill_the_next_run_says_what_may_be_paid_twice(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(100))
     with counting(latency=0.3) as server:

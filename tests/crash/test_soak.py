@@ -31,13 +31,13 @@ def test_faults_and_kills_leave_the_results_of_a_calm_run(tmp_path):
     with counting(latency=0.01) as server:
         calm = batchrunner(*words(source, server.url, tmp_path / "calm"), timeout_s=150)
     with counting(latency=0.01, **RATES) as server:
-        rough = words(source, server.url, tmp_path / "rough")
+        command = words(source, server.url, tmp_path / "rough")
         for number, answered in enumerate(sorted(chance.sample(range(1, count), kills))):
-            process = start(*rough, env={"TESS_API_KEY": f"life-{number}"})
+            process = start(*command, env={"TESS_API_KEY": f"life-{number}"})
             Moment(answered).wait(process, server)
             process.kill()
             assert finish(process).code == -9
-        rough = batchrunner(*rough, timeout_s=150)
+        rough = batchrunner(*command, timeout_s=150)
         books = server.books()
 
     assert (calm.code, rough.code) == (0, 0), rough.err

@@ -128,15 +128,19 @@ async def test_attempts_after_a_rate_limit_need_no_budget():
 
 async def test_an_item_whose_clock_runs_out_while_it_waits_ends_with_its_own_error():
     """And without a request: it would only look like more trouble of the server's."""
-    wire = failing(10, times=9)
-    play = Play(wire, concurrency=4, attempts=50, item_s=0.3, retries=lambda: RetryBudget(window_s=1.0, floor=FLOOR))
+    wire = failing(10, times=99)
+    play = Play(wire, concurrency=4, attempts=200, item_s=0.3, retries=lambda: RetryBudget(window_s=1.5, floor=FLOOR))
 
     with anyio.fail_after(10):
         await play.run(items(20))
 
     assert Counter(play.statuses().values()) == {"succeeded": 10, "exhausted": 10}
     assert {outcome.error for outcome in play.outcomes if outcome.status == "exhausted"} == {"server answered 500"}
-    assert wire.times[-1] - wire.times[0] < 0.9
+    sent = {
+        item_id: [at for at, other in zip(wire.times, wire.order, strict=True) if other == item_id]
+        for item_id in wire.sent
+    }
+    assert max(times[-1] - times[0] for times in sent.values()) < 0.9
 
 
 async def test_a_lane_that_is_down_is_probed_without_a_budget():
@@ -147,3 +151,13 @@ async def test_a_lane_that_is_down_is_probed_without_a_budget():
         play = await Play(wire, concurrency=4, probe_s=0.0005, retries=lambda: RetryBudget(floor=1)).run(items(30))
 
     assert Counter(play.statuses().values()) == {"succeeded": 30}
+
+
+async def test_a_fifth_of_failures_never_meets_the_budget():
+    wire = ScriptedWire([trouble(), None, None, None, None] * 200)
+
+    play = await Play(wire, concurrency=8, attempts=50).run(items(800))
+
+    assert Counter(play.statuses().values()) == {"succeeded": 800}
+    assert wire.sent.total() == 1_000
+    assert "retry_budget_emptied" not in {event for event, _ in play.told}

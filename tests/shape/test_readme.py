@@ -78,7 +78,13 @@ def test_its_commands_are_those_of_the_project():
     assert "tests/check" in (ROOT / ".ci" / "run").read_text()
 
 
-@pytest.mark.parametrize("job", sorted((ROOT / "jobs").glob("*.toml")), ids=lambda job: job.stem)
+JOBS = [
+    pytest.param(path, id=path.stem, marks=() if path.stem == "quickstart" else pytest.mark.slow)
+    for path in sorted((ROOT / "jobs").glob("*.toml"))
+]
+
+
+@pytest.mark.parametrize("job", JOBS)
 def test_every_job_file_runs(job, tmp_path):
     ended = batchrunner("run", job, "--simulate", "--limit", 20, "--rpm", "none", "--out", tmp_path / "run", "--json")
 

@@ -211,7 +211,7 @@ def test_a_command_runs_without_a_shell(tmp_path):
     ("reference", "what"),
     [
         (command("print('canary'); raise SystemExit(3)"), "ended with exit status 3"),
-        (command("import time; time.sleep(60)"), "printed no key within 0.3 s"),
+        (command("import time; time.sleep(60)"), "printed no key within 3 s"),
         (command(""), "printed nothing; expected a key"),
         ("command:no-such-program-anywhere --token canary", "cannot be run: no such file or directory"),
         ("command:echo 'canary", "no closing quotation"),
@@ -219,7 +219,7 @@ def test_a_command_runs_without_a_shell(tmp_path):
     ],
 )
 def test_a_command_that_brings_no_key_is_a_fault(tmp_path, reference, what):
-    (fault,) = faults_of(lambda: found((reference,), tmp_path, command_timeout_s=0.3))
+    (fault,) = faults_of(lambda: found((reference,), tmp_path, command_timeout_s=3))
 
     assert fault.startswith("provider.api_key: command:")
     assert what in fault

@@ -372,12 +372,12 @@ class TestToolCalls:
 
     def test_a_stream_of_nothing_but_calls_takes_time_by_its_length_only(self):
         named = [{"id": f"c{n}", "index": n % 2, "function": {"name": "f", "arguments": "{}"}} for n in range(20_000)]
-        started_at = time.perf_counter()
+        started_at = time.thread_time()
 
         found = stream(*(delta(tool_calls=[call]) for call in named), delta("tool_calls"))
 
         assert len(json.loads(found.tool_calls or "[]")) == 20_000
-        assert time.perf_counter() - started_at < 3
+        assert time.thread_time() - started_at < 3
 
     def test_arguments_may_come_as_an_object(self):
         assert calls([fragment({"x": [1]}, index=0, name="f")]) == [(None, "f", '{"x":[1]}')]

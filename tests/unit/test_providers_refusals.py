@@ -297,11 +297,11 @@ class TestMessage:
 
     @pytest.mark.parametrize("unit", ["<", "<script ", "</", "&lt;", "sk-", "Bearer ", "1|", "\\", '\\"input'])
     def test_an_odd_page_takes_no_time(self, unit):
-        started_at = time.perf_counter()
+        started_at = time.thread_time()
 
         refused(500, (unit * (8_000_000 // len(unit))).encode())
 
-        assert time.perf_counter() - started_at < 1.5
+        assert time.thread_time() - started_at < 1.5
 
 
 NOON = "Fri, 20 Nov 2026 18:00:00 GMT"

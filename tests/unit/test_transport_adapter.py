@@ -80,7 +80,7 @@ async def test_trouble_comes_as_httpx_knows_it(
     server.replies.append(reply)
 
     with pytest.raises(raised) as caught:
-        await client.post(f"{server.url}/", json={}, timeout=0.2)
+        await client.post(f"{server.url}/", json={}, timeout=httpx.Timeout(5, read=0.3))
 
     assert str(caught.value)
 

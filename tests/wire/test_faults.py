@@ -213,6 +213,7 @@ def run_over_all(tmp_path: Path, *, for_ever: bool) -> tuple[FaultyServer, Ended
     return server, ended
 
 
+@pytest.mark.slow
 def test_a_run_that_meets_each_fault_once_finishes(tmp_path: Path) -> None:
     server, ended = run_over_all(tmp_path, for_ever=False)
 
