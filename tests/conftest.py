@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import shutil
+import ssl
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from blockbuster import blockbuster_ctx
 from faulty_server import FaultyServer
+from real.needs import lacking
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -22,6 +27,28 @@ def anyio_backend() -> str:
 async def server(anyio_backend: str) -> AsyncIterator[FaultyServer]:
     """A loopback server that misbehaves on cue; see `faulty_server`."""
     async with FaultyServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for 127.0.0.1 that signed itself; its key is beside it."""
+    if shutil.which("openssl") is None:
+        lacking("openssl", "apt-get install openssl")
+    path = tmp_path_factory.mktemp("tls") / "cert.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run(
+        [*command.split(), "-keyout", path.with_name("key.pem"), "-out", path], check=True, capture_output=True
+    )
+    return path
+
+
+@pytest.fixture
+async def secure(anyio_backend: str, certificate: Path) -> AsyncIterator[FaultyServer]:
+    """The same server over TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+    async with FaultyServer(ssl_context=context) as running:
         yield running
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import ssl
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,32 +13,9 @@ from batchrunner.records import Reply, Request
 from batchrunner.transport import Clocks, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with the openssl command"),
-]
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signed itself; its key is beside it."""
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(
-        [*command.split(), "-keyout", path.with_name("key.pem"), "-out", path], check=True, capture_output=True
-    )
-    return path
-
-
-@pytest.fixture
-async def secure(certificate: Path) -> AsyncIterator[FaultyServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    async with FaultyServer(ssl_context=context) as running:
-        yield running
+pytestmark = pytest.mark.anyio
 
 
 async def sent(base_url: str, ca_file: Path | None) -> Reply:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import socket
-import ssl
-import subprocess
 import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -19,7 +16,7 @@ from batchrunner.errors import ProviderRefused
 from batchrunner.transport import Clocks, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from batchrunner.records import Outcome
@@ -151,27 +148,6 @@ async def test_a_connection_that_nobody_takes_is_given_up_and_costs_nothing(deaf
 
 
 # In the handshake
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that signed itself; its key is beside it."""
-    if shutil.which("openssl") is None:
-        pytest.skip("makes its certificate with the openssl command")
-    path = tmp_path_factory.mktemp("tls") / "cert.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
-    subprocess.run(
-        [*command.split(), "-keyout", path.with_name("key.pem"), "-out", path], check=True, capture_output=True
-    )
-    return path
-
-
-@pytest.fixture
-async def secure(certificate: Path) -> AsyncIterator[FaultyServer]:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    async with FaultyServer(ssl_context=context) as running:
-        yield running
 
 
 HANDSHAKES = {"close": "connection", "rst": "connection", "garbage": "connection", "hang": "timeout"}
