@@ -128,7 +128,12 @@ def _check_results(view: View, path: Path, report: Report) -> int:
     marks = metadata_of(path)
     if marks.get(OURS) != view.run_id.encode():
         raise RunError(f"{path}: not written by this run, or damaged; {_MADE_ANEW}")
-    stale = marks.get(b"epoch") != b"%d" % view.commit.epoch or marks.get(b"sequence") != b"%d" % view.last_sequence
+    # What a salvage has lost may stand in the results alone: they are older then, not wrong.
+    stale = (
+        view.commit.forgot_input
+        or marks.get(b"epoch") != b"%d" % view.commit.epoch
+        or marks.get(b"sequence") != b"%d" % view.last_sequence
+    )
     if stale:
         report.notes.append(f"{path}: older than the outcomes; it is made anew when the run finishes")
     names = [name for name in RECORD.names if name in pq.read_schema(path).names]

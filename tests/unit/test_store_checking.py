@@ -193,3 +193,13 @@ def test_the_last_digits_of_a_sum_of_costs_are_no_damage(directory: Path):
     pq.write_table(table.set_column(index, "cost_usd", pa.array(costs)), results)
 
     assert check_run(directory).faults == []
+
+
+def test_results_that_outlived_a_salvage_are_not_to_be_removed(directory: Path):
+    part_of(directory).unlink()
+    open_run(directory, salvage=True).close()
+
+    report = check_run(directory)
+
+    assert report.faults == []
+    assert any("older than the outcomes" in note for note in report.notes)
