@@ -36,6 +36,9 @@ class Bell:
     async def wait(self, seconds: float | None = None) -> None:
         if self._event is None:
             self._event = anyio.Event()
+        if seconds is None:
+            await self._event.wait()
+            return
         with anyio.move_on_after(seconds):
             await self._event.wait()
 
