@@ -15,6 +15,21 @@ else:
         return dataclass(slots=slots, kw_only=kw_only, unsafe_hash=frozen)
 
 
+__all__ = [
+    "UNKNOWN_USAGE",
+    "Begun",
+    "Completion",
+    "Endpoint",
+    "Event",
+    "Item",
+    "Outcome",
+    "Reply",
+    "Request",
+    "Status",
+    "Usage",
+    "fact",
+]
+
 Status = Literal["succeeded", "rejected", "exhausted"]
 
 
