@@ -55,8 +55,8 @@ class Runner:
         self.outgrown = Bell()
         self._route, self._open_channels = route, open_channels
         self._backlogs: dict[str, Backlog] = {}
-        self._recorder = Recorder(record, watch, brakes)
-        self._refusals = self._recorder.refusals
+        self.recorder = Recorder(record, watch, brakes)
+        self._refusals = self.recorder.refusals
         self._admission = Admission(
             worker=worker,
             brakes=brakes,
@@ -91,7 +91,7 @@ class Runner:
                 for backlog in self._backlogs.values():
                     backlog.close()
         self._give_up_waiting()
-        await self._recorder.close()
+        await self.recorder.close()
         self._report_lost_lanes()
 
     # The feed
@@ -211,9 +211,9 @@ class Runner:
 
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
         if self._refusals.passed:
-            await self._recorder.write(outcome)
+            await self.recorder.write(outcome)
         else:
-            await self._recorder.settle(outcome, desk.channel.label)
+            await self.recorder.settle(outcome, desk.channel.label)
         # Only now: a full disk is known before there are many in flight.
         if outcome.status == "succeeded" and not self._refusals.passed:
             await self._pass_canary()
@@ -236,7 +236,7 @@ class Runner:
         self._room.ring()
 
     async def _keep_turn(self, turn: Outcome) -> None:
-        await self._recorder.write(turn)
+        await self.recorder.write(turn)
         if not self._refusals.passed:
             await self._pass_canary()
 
@@ -247,7 +247,7 @@ class Runner:
             desk.channel.lane.canary = None
             self._staff(desk)
         for outcome in held:
-            await self._recorder.write(outcome)
+            await self.recorder.write(outcome)
 
     # Ends
 

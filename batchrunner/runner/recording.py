@@ -19,7 +19,7 @@ class Recorder:
     """Takes outcomes to the store and tells the watch. A store that fails drains the run."""
 
     def __init__(self, record: Callable[[Outcome], Awaitable[None]], watch: Watch, brakes: Brakes) -> None:
-        self._record, self._watch, self._brakes = record, watch, brakes
+        self.record, self._watch, self._brakes = record, watch, brakes
         self.refusals = Refusals()
 
     async def settle(self, outcome: Outcome, label: str) -> None:
@@ -40,7 +40,7 @@ class Recorder:
     async def write(self, outcome: Outcome) -> None:
         """Returns once a kill does not take the outcome any more, or once the run drains."""
         try:
-            await self._record(outcome)
+            await self.record(outcome)
         except StoreError as error:
             self._brakes.drain(error)
             # What was answered is billed, and no record says so.

@@ -155,6 +155,8 @@ class Writer:
         # The tokens are spent: being cancelled here must not lose what they bought.
         with CancelScope(shield=True):
             while self._crowded(one):
+                if not self._busy:
+                    self._hand_over()
                 await self._written.wait()
 
     def _add(self, one: Entry) -> _Batch:
