@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import anyio
 
 from batchrunner.limits.breaker import CANARY, Breaker
-from batchrunner.limits.pace import RequestPace, TokenPace
+from batchrunner.limits.health import Health
 from batchrunner.limits.retries import RetryBudget
+from batchrunner.limits.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """How long a lane pauses on signals that give no hint, one after another: rate limits, no open file left."""
+LONGEST_PAUSE_S = 300.0
 
 
 def _tell_nobody(event: str, **fields: object) -> None:
@@ -29,7 +31,8 @@ def _tell_nobody(event: str, **fields: object) -> None:
 class Lane:
     """One allowance: a key, or a key and an agent or model.
 
-    `admit` is called by one task at a time (the caller's turnstile keeps the order).
+    `admit` is called by one task at a time (the caller's turnstile keeps the order). `share` is the part of
+    an announced limit that this process may use; the limits given are its own already.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Lane:
         retries: RetryBudget | None = None,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
+        share: float = 1.0,
+        longest_pause_s: float = LONGEST_PAUSE_S,
         tell: Callable[..., None] = _tell_nobody,
         uniform: Callable[[float, float], float] = random.uniform,
         clock: Callable[[], float] = time.monotonic,
@@ -48,36 +53,55 @@ class Lane:
         self.name, self._tell, self._uniform = name, tell, uniform
         self.concurrency, self.breaker = concurrency, breaker
         self.retries = retries or RetryBudget()
+        self.health = Health()
+        self.throttle = Throttle(
+            requests_per_minute, tokens_per_minute, share=share, now=clock(), tell=lambda e, **f: tell(e, lane=name, **f)
+        )
         self.in_flight = 0
         self.throttled_count = 0
-        self.canary: int | None = CANARY
         self.trouble = ""
         """The last error of an attempt."""
         self.ended: BatchrunnerError | None = None
         """Why nothing more goes out on this lane in this run."""
+        self._canary: int | None = CANARY
+        self._longest_pause_s = longest_pause_s
         self._clock = clock
-        self._requests = RequestPace(requests_per_minute) if requests_per_minute else None
-        self._tokens = TokenPace(tokens_per_minute, now=clock()) if tokens_per_minute else None
         self._paused_until = 0.0
         self._silent_signals = 0
         self._signal_at = 0.0
-        self._retries_emptied = False
+        self._retries_emptied = self._failing = False
+        concurrency.changed = self._resize
+        self.slots = 1
+        """How many requests may be in flight now."""
+        self._resize()
+
+    @property
+    def canary(self) -> int | None:
+        """How many may be in flight until the first success; None after it."""
+        return self._canary
+
+    @canary.setter
+    def canary(self, most: int | None) -> None:
+        self._canary = most
+        self._resize()
+
+    def _resize(self) -> None:
+        limit, most = self.concurrency.limit, self._canary
+        self.slots = 1 if self.breaker.open else limit if most is None else min(limit, most)
 
     @property
     def requests_per_minute(self) -> float | None:
-        return self._requests.per_minute if self._requests else None
+        return self.throttle.requests_per_minute
 
     @property
-    def slots(self) -> int:
-        """How many requests may be in flight now."""
-        if self.breaker.open:
-            return 1
-        return min(self.concurrency.limit, self.canary) if self.canary is not None else self.concurrency.limit
+    def counts_tokens(self) -> bool:
+        """Whether anything is made of an estimate of tokens here."""
+        return self.throttle.tokens is not None
 
     @property
     def unpaced(self) -> bool:
         """Whether `admit` and `rest` have nothing to wait for, now and as long as nothing fails."""
-        if self._requests is not None or self._tokens is not None:
+        if self.throttle.requests is not None or self.throttle.tokens is not None:
             return False
         return self.ended is None and self._paused_until <= self._clock()
 
@@ -91,16 +115,23 @@ class Lane:
 
     async def admit(self, tokens: int) -> None:
         """Wait until one more request of an estimated `tokens` may start, and book it."""
-        if self._requests is not None:
-            await self._requests.take()
-        if self._tokens is not None:
-            while (wait_s := self._tokens.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
-                await anyio.sleep(wait_s)
-            self._tokens.take(tokens, self._clock())
+        while (wait_s := self.throttle.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
+            await anyio.sleep(wait_s)
+        self.throttle.take(tokens, self._clock())
+
+    def admit_now(self, tokens: int) -> bool:
+        """Book a request of an estimated `tokens` if nothing has to be waited for; whether it may start."""
+        now = self._clock()
+        if self._paused_until > now or self.ended is not None or self.throttle.wait_s(now) > 0:
+            return False
+        self.throttle.take(tokens, now)
+        return True
 
     def took(self, *, retry: bool) -> None:
         """A request has been admitted and is about to be sent."""
-        self.retries.took(self._clock(), retry=retry)
+        now = self._clock()
+        self.retries.took(now, retry=retry)
+        self.throttle.took(now)
 
     def may_retry(self) -> bool:
         """Whether the budget of retries has one left."""
@@ -118,57 +149,97 @@ class Lane:
     def open_now(self) -> bool:
         """Whether `admit` would return without waiting."""
         now = self._clock()
-        return (
-            self._paused_until <= now
-            and (self._requests is None or self._requests.open())
-            and (self._tokens is None or self._tokens.wait_s(now) == 0)
-        )
+        return self._paused_until <= now and self.throttle.wait_s(now) == 0
 
     def pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
+        self.throttle.rest_until(self._paused_until)
 
     def settle(self, *, reserved: int, used: int) -> None:
-        if self._tokens is not None:
-            self._tokens.settle(reserved, used)
+        if self.throttle.tokens is not None:
+            self.throttle.tokens.settle(reserved, used)
 
     def succeeded(self, *, latency_s: float) -> None:
+        if self._failing:
+            self._recover(latency_s)
+        pace = self.throttle.requests
+        per_s = None if pace is None else pace.per_minute / 60.0
+        self.concurrency.succeeded(in_flight=self.in_flight, latency_s=latency_s, per_s=per_s)
+
+    def _recover(self, latency_s: float) -> None:
+        now = self._clock()
+        self.throttle.came_through(started_at=now - latency_s, now=now)
         self._silent_signals = 0
         if self.breaker.open:
             self._tell("lane_up", lane=self.name)
         self.breaker.succeeded()
-        self.concurrency.succeeded(in_flight=self.in_flight, latency_s=latency_s)
+        self._failing = self.health.succeeded()
+        self._resize()
 
     def failed(self, error: RequestError, item_id: str, *, started_at: float) -> None:
         """Take in a failed attempt begun at `started_at`. May pause the lane, open its breaker, or end it."""
-        now, self.trouble = self._clock(), str(error)
-        if error.scope in ("lane", "machine") or error.error_type == "rate_limit":
+        now, self.trouble, self._failing = self._clock(), str(error), True
+        if error.error_type == "rate_limit" or error.scope == "machine":
             self._throttled(error, started_at=started_at, now=now)
+        elif error.verdict == "retry":
+            self.health.failed()
+            if error.scope == "lane" and (self.health.poor or self._canary is not None):
+                self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)
         if self.breaker.open and (not was_open or self.in_flight <= 1):
             probe_s = self.breaker.probed()
             self._tell("lane_down", lane=self.name, probe_s=probe_s, error=str(error))
             self.pause(probe_s)
+        self._resize()
 
     def _throttled(self, error: RequestError, *, started_at: float, now: float) -> None:
         if error.error_type == "rate_limit":
             self.throttled_count += 1
         if self._cuts(error, started_at=started_at, now=now):
             self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit, error=str(error))
-        # With jitter, so that processes that were throttled together do not come back together.
+        # With jitter, so that processes that were throttled together do not come back together; once for a burst.
         if error.wait_s:
-            self._rest(error.wait_s + self._uniform(0.0, min(1.0, error.wait_s / 10)), error)
+            jitter_s = self._uniform(0.0, min(1.0, error.wait_s / 10)) if self._paused_until <= now else 0.0
+            self._rest(error.wait_s + jitter_s, error)
         elif started_at >= self._signal_at:
             self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)
             self._silent_signals += 1
             self._signal_at = now
+        if error.error_type == "rate_limit":
+            self.throttle.refused(started_at=started_at, pause_s=error.wait_s or self.paused_s())
 
     def _cuts(self, error: RequestError, *, started_at: float, now: float) -> bool:
         if error.scope == "machine":
             return self.concurrency.crowded(started_at=started_at, now=now)
-        return error.error_type == "rate_limit" and self.concurrency.throttled(started_at=started_at, now=now)
+        if error.error_type != "rate_limit":
+            return False
+        return self.concurrency.throttled(started_at=started_at, now=now, vain=self.throttle.in_vain)
 
     def _rest(self, seconds: float, error: RequestError) -> None:
-        if seconds > self.paused_s():
+        if seconds > 1.2 * self.paused_s():
             self._tell("lane_paused", lane=self.name, seconds=seconds, error_type=error.error_type)
         self.pause(seconds)
+
+    def announced(
+        self,
+        *,
+        requests: float | None = None,
+        tokens: float | None = None,
+        hold_s: float | None = None,
+        sent_at: float | None = None,
+    ) -> None:
+        """What a reply's headers say: limits a minute, and that nothing is left for `hold_s`.
+
+        These count from `sent_at`, for a server books a request as it arrives; from now where it is None. A
+        longer hold than a lane ever pauses is left to the refusals that follow.
+        """
+        now = self._clock()
+        self.throttle.announced(requests, tokens, now)
+        if hold_s is None:
+            return
+        held_s = hold_s if sent_at is None else sent_at + hold_s - now
+        if 0 < held_s <= self._longest_pause_s:
+            if held_s > self.paused_s() + 1.0 and held_s > self.throttle.wait_s(now) + 1.0:
+                self._tell("lane_paused", lane=self.name, seconds=held_s, error_type=None, reason="nothing left")
+            self.pause(held_s)

@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
-from aiolimiter import AsyncLimiter
-
 SLACK = 0.004
-"""Share of the allowance left unused, so that jitter on the way never packs one request too many into a window."""
+"""Share of an allowance left unused, so that jitter on the way never packs one request too many into a window."""
 
 
 class RequestPace:
-    """Lets `per_minute` requests through, evenly. First come, first served: one caller at a time.
+    """One request every so often. A request that goes late is made up for, by a few at once and no more.
 
-    aiolimiter serves a full period at once, so its period is made as short as a few requests: enough
-    to make up for late timers, too few for a burst.
+    Written by hand, since the rate changes while it is kept and a request must be let through without a
+    task switch: neither aiolimiter can do.
     """
 
-    def __init__(self, per_minute: float) -> None:
-        interval_s = 60.0 / per_minute * (1 + SLACK)
-        at_once = 1 + max(1 if per_minute >= 300 else 0, int(min(per_minute * 0.003, per_minute / 60 * 0.025)))
+    __slots__ = ("_due", "_early_s", "_interval_s", "per_minute")
+
+    def __init__(self, per_minute: float, *, slack: float = SLACK) -> None:
+        self._due = self._interval_s = 0.0
+        self.set(per_minute, slack=slack)
+
+    def set(self, per_minute: float, *, slack: float = SLACK, most: int | None = None) -> None:
+        """Keep to another rate; `most`: no more than so many together."""
         self.per_minute = per_minute
-        self._limiter = AsyncLimiter(at_once, at_once * interval_s)
+        interval_s = 60.0 / per_minute * (1 + slack)
+        # The last request was booked at the old rate.
+        self._due += interval_s - self._interval_s if self._due else 0.0
+        self._interval_s = interval_s
+        together = at_once(per_minute) if most is None else min(most, at_once(per_minute))
+        self._early_s = (together - 1) * self._interval_s
 
-    def open(self) -> bool:
-        return self._limiter.has_capacity()
+    def wait_s(self, now: float) -> float:
+        """Seconds until the next request may start; 0 when it may start now."""
+        return max(0.0, self._due - self._early_s - now)
 
-    async def take(self) -> None:
-        await self._limiter.acquire()
+    def take(self, now: float) -> None:
+        due = self._due
+        self._due = (due if due > now else now) + self._interval_s
+
+    def rest_until(self, instant: float) -> None:
+        """Make up for nothing that was not sent before `instant`, so that no burst follows a pause."""
+        self._due = max(self._due, instant + self._early_s)
+
+
+def at_once(per_minute: float) -> int:
+    """How many requests may go together: enough to make up for late timers, too few for a burst."""
+    return 1 + max(1 if per_minute >= 300 else 0, int(min(per_minute * 0.003, per_minute / 60 * 0.025)))
 
 
 class TokenPace:
-    """Tokens per minute as a debt that time pays off: a request goes when the debt is below a second's worth.
+    """Tokens per minute as a debt that time pays off: a request goes when nothing is owed.
 
     `take` books an estimate, `settle` puts the real figure in its place.
     """
 
+    __slots__ = ("_paid_at", "_per_s", "per_minute")
+
     def __init__(self, per_minute: float, *, now: float) -> None:
+        self._paid_at = now
+        self.set(per_minute)
+
+    def set(self, per_minute: float) -> None:
         self.per_minute = per_minute
         self._per_s = per_minute / 60.0 * (1 - SLACK)
-        self._paid_at = now
 
     def wait_s(self, now: float) -> float:
         """Seconds until the next request may start; 0 when it may start now."""

@@ -21,18 +21,24 @@ class RetryBudget:
     def __init__(self, *, window_s: float = WINDOW_S, floor: int = FLOOR) -> None:
         self.requests = self.retries = 0
         self._step_s, self._floor = window_s / STEPS, floor
-        self._steps: deque[tuple[int, int, int]] = deque()
+        self._steps: deque[list[int]] = deque()
         """Number of the step, its requests, its retries; the oldest first."""
+        self._step, self._step_ends = [0, 0, 0], 0.0
 
     def took(self, now: float, *, retry: bool) -> None:
         """Count a request that is about to be sent."""
-        number, requests, retries = int(now / self._step_s), 1, int(retry)
-        if self._steps and self._steps[-1][0] == number:
-            _, before, retries_before = self._steps.pop()
-            requests, retries = before + 1, retries_before + retries
-        self._steps.append((number, requests, retries))
+        if now >= self._step_ends:
+            self._begin_step(now)
         self.requests += 1
-        self.retries += retry
+        self._step[1] += 1
+        if retry:
+            self.retries += 1
+            self._step[2] += 1
+
+    def _begin_step(self, now: float) -> None:
+        number = int(now / self._step_s)
+        self._step, self._step_ends = [number, 0, 0], (number + 1) * self._step_s
+        self._steps.append(self._step)
         self._forget(now)
 
     def spare(self, now: float) -> bool:
