@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from batchrunner.runner.sessions import Sessions
     from batchrunner.worker import Worker
 
-READ_AHEAD = 256
-"""New items that a lane's backlog holds; more where it has more slots."""
-
 
 class Admission:
     """Gives trips to the workers of all desks. `settle` takes the outcome of an item that is not to be sent.
@@ -53,7 +50,7 @@ class Admission:
     def at_once(self, desk: Desk) -> Trip | None:
         """A trip that nothing has to be waited for; None does not say that there is none."""
         lane, backlog = desk.channel.lane, desk.backlog
-        if not (self._refusals.passed and lane.unpaced) or desk.turnstile.locked():
+        if not (self._refusals.passed and lane.unpaced) or desk.next_up is not None:
             return None
         if self._brakes.draining or self._brakes.held:
             return None
@@ -76,17 +73,27 @@ class Admission:
         """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
         async with desk.turnstile:
             while (trip := await self._pick(desk)) is not None:
-                outcome = self._worker.prepare(trip)
-                if outcome is not None:
-                    await self._settle(outcome, desk)
-                elif await self._admitted(trip, desk):
-                    return trip
-                elif self._brakes.draining:
-                    self._watch.left(possibly_billed=trip.possibly_billed)
-                else:
-                    # This lane pauses or has ended; another key may serve the item.
-                    desk.backlog.later(trip, monotonic())
+                desk.next_up = trip
+                try:
+                    if await self._goes(trip, desk):
+                        return trip
+                finally:
+                    desk.next_up = None
         return None
+
+    async def _goes(self, trip: Trip, desk: Desk) -> bool:
+        """Whether the trip is to be sent now. If not, it has been settled, or waits, or the run drains."""
+        outcome = self._worker.prepare(trip)
+        if outcome is not None:
+            await self._settle(outcome, desk)
+        elif await self._admitted(trip, desk):
+            return True
+        elif self._brakes.draining:
+            self._watch.left(possibly_billed=trip.possibly_billed)
+        else:
+            # This lane pauses or has ended; another key may serve the item.
+            desk.backlog.later(trip, monotonic())
+        return False
 
     def came_back(self) -> None:
         """A trip is over: wake whoever waits for what it has given back."""
@@ -124,7 +131,7 @@ class Admission:
             self.room.ring()
             return picked
         # The feed is woken for many items at a time.
-        if len(desk.backlog.fresh) <= READ_AHEAD // 2:
+        if desk.backlog.low:
             self.room.ring()
         trip = self._worker.start(picked)
         trip.session_fault = self._sessions.fault(picked)

@@ -11,8 +11,8 @@ from anyio import create_task_group
 from batchrunner.errors import BatchrunnerError, RunError
 from batchrunner.limits.breaker import CANARY
 from batchrunner.records import Outcome
-from batchrunner.runner.admission import READ_AHEAD, Admission
-from batchrunner.runner.queues import Backlog, Bell, Desk
+from batchrunner.runner.admission import Admission
+from batchrunner.runner.queues import READ_AHEAD, Backlog, Bell, Desk
 from batchrunner.runner.recording import Recorder
 from batchrunner.runner.sessions import Sessions
 from batchrunner.worker import Answered, Later, Trip, Unfinished
@@ -122,10 +122,10 @@ class Runner:
             return
         backlog = self._backlog(self._route(item))
         while not backlog.closed:
-            if len(backlog.fresh) < READ_AHEAD:
+            if not backlog.full:
                 backlog.add(item)
                 return
-            if any(len(other.fresh) < READ_AHEAD for other in self._backlogs.values() if not other.closed):
+            if any(not other.full for other in self._backlogs.values() if not other.closed):
                 feed.skip(item)
                 self.sessions.leave_out(item)
                 return
@@ -137,9 +137,9 @@ class Runner:
 
     async def _some_room(self) -> None:
         """Before another pass: until a lane that was full has worked off half of its queue."""
-        full = [backlog for backlog in self._backlogs.values() if len(backlog.fresh) > READ_AHEAD // 2]
+        full = [backlog for backlog in self._backlogs.values() if not backlog.low]
         while not self.brakes.draining and (
-            self.sessions.crowded or (full and all(len(backlog.fresh) > READ_AHEAD // 2 for backlog in full))
+            self.sessions.crowded or (full and not any(backlog.low for backlog in full))
         ):
             await self._room.wait()
 
@@ -156,9 +156,10 @@ class Runner:
 
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
-        backlog = desk.backlog
+        backlog, slots = desk.backlog, desk.channel.lane.slots
+        backlog.most_fresh = max(READ_AHEAD, slots)
         todo = len(backlog.fresh) + backlog.waits
-        for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
+        for _ in range(desk.workers, min(slots, desk.workers + todo)):
             desk.workers += 1
             self._workers += 1
             self._foresee()
