@@ -111,7 +111,7 @@ class LearnedRate:
         if not self._blocked or started_at < self._began_at or self._refused_at >= 0:
             return False
         shut_s = self._began_at - self._came_since
-        if shut_s > WINDOW_S and self._blocked >= SHUT:
+        if shut_s > WINDOW_S and self._blocked >= SHUT and self._came >= FEW:
             self._window_s, self.state = shut_s, "measured"
             self._base = min(self._base, self._came / shut_s * UNDER)
             self._hold_s, self._growth = GROWTH["measured"][:2]
@@ -187,7 +187,7 @@ class LearnedRate:
         if self.state == "vain":
             return
         self._blocked += 1
-        if self._blocked > 1 and self._came:
+        if self._blocked > 1 and self._came >= FEW:
             self._base = min(self._base, self._came / (now - self._came_since))
 
     def _measure(self, counts: list[tuple[int, int]], accepted: int) -> None:
@@ -195,7 +195,7 @@ class LearnedRate:
         few = accepted < FEW and self._window_s is None
         self._vain = self._vain + 1 if few else max(0, self._vain - 2)
         few = few and length_s < SHORT_S
-        if self.state == "vain" and 2 * accepted < self._refusals:
+        if self.state == "vain" and 2 * accepted < self._refusals >= FEW:
             self.state, self._vain = "weak", 0
         if self.state == "vain" or self._vain >= IN_VAIN:
             self.state, self._base = "vain", min(FASTEST, max(before, FEW / BURST_S) * FASTER)
