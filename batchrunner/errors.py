@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Verdict = Literal["retry", "reject", "defer", "abort"]
 Scope = Literal["item", "lane", "agent", "run", "machine"]
@@ -126,6 +126,8 @@ class RequestError(BatchrunnerError):
         self.without = without
         self.prompt_tokens = prompt_tokens
         self.completion_tokens = completion_tokens
+        self.headers: Mapping[str, str] | None = None
+        """Those of the reply that said so, for what they tell of limits."""
 
 
 class Interrupted(BatchrunnerError):

@@ -14,7 +14,7 @@ from batchrunner.errors import RequestError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FIRST_WAIT_S = 1.0
+FIRST_WAIT_S, LEAST_WAIT_S = 1.0, 0.1
 LONGEST_BACKOFF_S = 60.0
 MOST_UNREADABLE = 2
 """How often a 200 that was cut or could not be read is tried again: each one may have been billed."""
@@ -34,13 +34,14 @@ class Backoff:
             retry=retry_if_exception(_worth_another), stop=_Enough(attempts), wait=_HintOrJitter(uniform), reraise=True
         )
 
-    def wait_s(self, error: RequestError, *, failures: int, unreadable: int = 0) -> float | None:
+    def wait_s(self, error: RequestError, *, failures: int, unreadable: int = 0, patience: float = 1.0) -> float | None:
         """Seconds until the next attempt, or None when there is none.
 
         `failures` counts the failed attempts so far, this one included, rate limits left out;
-        `unreadable` those of them whose reply was cut or could not be read.
+        `unreadable` those of them whose reply was cut or could not be read. `patience` is the part of the
+        usual backoff that the state of the server calls for; its own hint is kept whole.
         """
-        state = RetryCallState(self._retrying, None, (), {"unreadable": unreadable})
+        state = RetryCallState(self._retrying, None, (), {"unreadable": unreadable, "patience": patience})
         state.attempt_number = failures
         state.set_exception((type(error), error, error.__traceback__))
         self._retrying.begin()
@@ -89,4 +90,5 @@ class _HintOrJitter(wait_base):
         if hint is not None:
             return hint + self.uniform(0.0, min(1.0, hint / 10))
         ceiling = FIRST_WAIT_S * 2.0 ** min(max(state.attempt_number, 1) - 1, 16)
-        return self.uniform(0.1, min(LONGEST_BACKOFF_S, ceiling))
+        patience = float(state.kwargs["patience"])
+        return self.uniform(LEAST_WAIT_S * patience, min(LONGEST_BACKOFF_S, ceiling) * patience)

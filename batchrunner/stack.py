@@ -7,10 +7,11 @@ from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
 from batchrunner.errors import RequestError
+from batchrunner.providers.reading.allowance import read_allowance
 from batchrunner.records import fact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from batchrunner.limits import Lane
     from batchrunner.providers.base import Provider
@@ -70,7 +71,11 @@ def endpoint(wire: Wire, provider: Provider, *, max_wait_s: float) -> Send:
 
     async def send(line: Line, request: Request, *, deadline: float) -> Answer:
         reply = await wire.send(line, request, deadline=deadline)
-        return Answer(completion=provider.parse(reply, max_wait_s=max_wait_s), reply=reply)
+        try:
+            return Answer(completion=provider.parse(reply, max_wait_s=max_wait_s), reply=reply)
+        except RequestError as error:
+            error.headers = reply.headers
+            raise
 
     return send
 
@@ -117,7 +122,10 @@ def limited(inner: Call) -> Call:
         try:
             answer = await inner(channel, request, item_id=item_id, deadline=deadline)
             lane.succeeded(latency_s=monotonic() - started_at)
+            _tell_limits(lane, answer.reply.headers, started_at)
         except RequestError as error:
+            if error.headers is not None:
+                _tell_limits(lane, error.headers, started_at)
             lane.failed(error, item_id, started_at=started_at)
             raise
         finally:
@@ -125,3 +133,10 @@ def limited(inner: Call) -> Call:
         return answer
 
     return call
+
+
+def _tell_limits(lane: Lane, headers: Mapping[str, str], started_at: float) -> None:
+    told = read_allowance(headers)
+    if told is not None:
+        sent_at = None if told.by_clock else started_at
+        lane.announced(requests=told.requests, tokens=told.tokens, hold_s=told.hold_s, sent_at=sent_at)

@@ -103,6 +103,8 @@ class Channels:
             breaker=Breaker(down_s=self.job.retry.down_s),
             requests_per_minute=self._share(self.requests_per_minute()),
             tokens_per_minute=self._share(number(self.job.limits.tokens_per_minute)),
+            share=self.share,
+            longest_pause_s=self.job.retry.max_wait_s,
             tell=tell,
         )
         return Channel(lane=lane, access=access, label=label)

@@ -66,7 +66,7 @@ class Concurrency:
             self.changed()
 
     def succeeded(self, *, in_flight: int, latency_s: float, per_s: float | None = None) -> None:
-        """A reply came with `in_flight` requests out, itself included. `per_s`: the pace of the lane, where it has one."""
+        """A reply came with `in_flight` requests out, itself included; `per_s` is the lane's pace, if it has one."""
         if self.fixed:
             if self._size < self._most and in_flight >= self.limit:
                 self._resize(min(self._most, self._size + 1.0 / self._size))

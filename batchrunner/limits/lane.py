@@ -55,7 +55,11 @@ class Lane:
         self.retries = retries or RetryBudget()
         self.health = Health()
         self.throttle = Throttle(
-            requests_per_minute, tokens_per_minute, share=share, now=clock(), tell=lambda e, **f: tell(e, lane=name, **f)
+            requests_per_minute,
+            tokens_per_minute,
+            share=share,
+            now=clock(),
+            tell=lambda e, **f: tell(e, lane=name, **f),
         )
         self.in_flight = 0
         self.throttled_count = 0
@@ -97,13 +101,6 @@ class Lane:
     def counts_tokens(self) -> bool:
         """Whether anything is made of an estimate of tokens here."""
         return self.throttle.tokens is not None
-
-    @property
-    def unpaced(self) -> bool:
-        """Whether `admit` and `rest` have nothing to wait for, now and as long as nothing fails."""
-        if self.throttle.requests is not None or self.throttle.tokens is not None:
-            return False
-        return self.ended is None and self._paused_until <= self._clock()
 
     def paused_s(self) -> float:
         return max(0.0, self._paused_until - self._clock())
@@ -154,6 +151,15 @@ class Lane:
     def pause(self, seconds: float) -> None:
         self._paused_until = max(self._paused_until, self._clock() + seconds)
         self.throttle.rest_until(self._paused_until)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether what failed here and there may be tried again soon."""
+        return not (self.health.poor or self.breaker.open)
+
+    def patience(self, error: RequestError) -> float:
+        """The part of its backoff that an item waits which met `error`: little while most attempts come through."""
+        return 1.0 if error.error_type == "rate_limit" or self.breaker.open else self.health.backoff
 
     def settle(self, *, reserved: int, used: int) -> None:
         if self.throttle.tokens is not None:

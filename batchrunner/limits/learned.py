@@ -222,9 +222,7 @@ class LearnedRate:
         least = (accepted - few) / (self._refused_at - self._empty_at)
         return max(self._base / 2 if few else per_s, least)
 
-    def _steepest(
-        self, counts: list[tuple[int, int]], burst: float, burst_s: float
-    ) -> tuple[float, float, float]:
+    def _steepest(self, counts: list[tuple[int, int]], burst: float, burst_s: float) -> tuple[float, float, float]:
         """The rate that explains the signal, by what came since some instant at which the bucket was full.
 
         And how many those were, in how many seconds.

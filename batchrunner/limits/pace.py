@@ -34,8 +34,7 @@ class RequestPace:
         return max(0.0, self._due - self._early_s - now)
 
     def take(self, now: float) -> None:
-        due = self._due
-        self._due = (due if due > now else now) + self._interval_s
+        self._due = max(self._due, now) + self._interval_s
 
     def rest_until(self, instant: float) -> None:
         """Make up for nothing that was not sent before `instant`, so that no burst follows a pause."""

@@ -19,7 +19,7 @@ TOLD = 1.1
 class Announced:
     """One limit of the headers: a lower one counts at once, a higher one once the last has stood for a while."""
 
-    __slots__ = ("limit", "_since")
+    __slots__ = ("_since", "limit")
 
     def __init__(self) -> None:
         self.limit: float | None = None
@@ -50,7 +50,12 @@ class Throttle:
         now: float,
         tell: Callable[..., None],
     ) -> None:
-        self._set_requests, self._set_tokens, self._share, self._tell = requests_per_minute, tokens_per_minute, share, tell
+        self._set_requests, self._set_tokens, self._share, self._tell = (
+            requests_per_minute,
+            tokens_per_minute,
+            share,
+            tell,
+        )
         self._requests_told, self._tokens_told = Announced(), Announced()
         self._learned = LearnedRate()
         self._told_per_minute = 0.0
@@ -155,5 +160,7 @@ class Throttle:
         per_minute = 60.0 * (learned.per_s or 0.0)
         cut = learned.signals > self._signals_told
         if cut or per_minute > TOLD * self._told_per_minute:
-            self._tell("rate_learned" if cut else "rate_raised", requests_per_minute=round(per_minute, 1), by=learned.state)
+            self._tell(
+                "rate_learned" if cut else "rate_raised", requests_per_minute=round(per_minute, 1), by=learned.state
+            )
             self._told_per_minute, self._signals_told = per_minute, learned.signals

@@ -50,7 +50,7 @@ class Admission:
     def at_once(self, desk: Desk) -> Trip | None:
         """A trip that nothing has to be waited for; None does not say that there is none."""
         lane, backlog = desk.channel.lane, desk.backlog
-        if not (self._refusals.passed and lane.unpaced) or desk.next_up is not None:
+        if not self._refusals.passed or desk.next_up is not None or lane.ended is not None or not lane.open_now():
             return None
         if self._brakes.draining or self._brakes.held:
             return None
@@ -58,10 +58,11 @@ class Admission:
         picked: Item | Trip | None
         if backlog.fresh and not backlog.waits:
             picked = backlog.fresh.popleft()
-        elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is None:
+        elif (picked := self._ready(desk, now)) is None:
             return None
         trip = self._picked(picked, desk)
-        if self._worker.prepare(trip) is None and self._worker.budget.fits(trip.reserved):
+        prepared = self._worker.prepare(trip, counted=lane.counts_tokens) is None
+        if prepared and self._worker.budget.fits(trip.reserved) and lane.admit_now(trip.reserved.tokens):
             self._worker.budget.reserve(trip.reserved)
             self.out += 1
             lane.took(retry=trip.retry)
@@ -83,7 +84,7 @@ class Admission:
 
     async def _goes(self, trip: Trip, desk: Desk) -> bool:
         """Whether the trip is to be sent now. If not, it has been settled, or waits, or the run drains."""
-        outcome = self._worker.prepare(trip)
+        outcome = self._worker.prepare(trip, counted=desk.channel.lane.counts_tokens)
         if outcome is not None:
             await self._settle(outcome, desk)
         elif await self._admitted(trip, desk):
@@ -120,11 +121,16 @@ class Admission:
                 await backlog.bell.wait(paused_s)
             elif not self._refusals.passed and self.out >= CANARY:
                 await self.canary_back.wait()
-            elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is not None:
+            elif (picked := self._ready(desk, now)) is not None:
                 return self._picked(picked, desk)
             else:
-                await backlog.bell.wait(backlog.idle_s(now, retry_wait_s=lane.retry_wait_s))
+                idle_s = backlog.idle_s(now, retry_wait_s=lane.retry_wait_s, healthy=lane.healthy)
+                await backlog.bell.wait(idle_s)
         return None
+
+    def _ready(self, desk: Desk, now: float) -> Item | Trip | None:
+        lane = desk.channel.lane
+        return desk.backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry, healthy=lane.healthy)
 
     def _picked(self, picked: Item | Trip, desk: Desk) -> Trip:
         if isinstance(picked, Trip):

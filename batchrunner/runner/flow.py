@@ -194,7 +194,8 @@ class Runner:
             await self._keep_turn(step.turn)
         del self.in_flight[item_id]
         if isinstance(step, Later):
-            desk.backlog.later(trip, monotonic() + step.wait_s)
+            now = monotonic()
+            desk.backlog.later(trip, now + step.wait_s, soonest=now + step.least_s)
         elif isinstance(step, Answered):
             desk.backlog.later(trip, monotonic())
         elif isinstance(step, Unfinished):

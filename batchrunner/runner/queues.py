@@ -53,7 +53,8 @@ class Backlog:
 
     def __init__(self) -> None:
         self.fresh: deque[Item] = deque()
-        self.waiting: list[tuple[float, int, Trip]] = []
+        self.waiting: list[tuple[float, int, float, Trip]] = []
+        """When each is due, their order, how soon each may go, the trips."""
         self.held: deque[Trip] = deque()
         self.most_fresh = READ_AHEAD
         self.closed = False
@@ -69,8 +70,9 @@ class Backlog:
         self.fresh.appendleft(item)
         self.bell.ring()
 
-    def later(self, trip: Trip, due: float) -> None:
-        heapq.heappush(self.waiting, (due, next(self._order), trip))
+    def later(self, trip: Trip, due: float, *, soonest: float | None = None) -> None:
+        """Keep a trip until it is due; `soonest`: it may go from then on where nothing else is left to send."""
+        heapq.heappush(self.waiting, (due, next(self._order), due if soonest is None else soonest, trip))
         self.bell.ring()
 
     def close(self) -> None:
@@ -79,18 +81,23 @@ class Backlog:
 
     def abandon(self) -> list[Item | Trip]:
         """Nothing here will be sent any more: all that was here, trips where they had been begun."""
-        left: list[Item | Trip] = [*self.held, *(trip for _, _, trip in self.waiting), *self.fresh]
+        left: list[Item | Trip] = [*self.held, *(trip for *_, trip in self.waiting), *self.fresh]
         for queue in (self.held, self.waiting, self.fresh):
             queue.clear()
         self.close()
         return left
 
-    def ready(self, now: float, *, slots: int, may_retry: Callable[[], bool]) -> Item | Trip | None:
-        """What goes next: what is due, retries within their budget; else a new item unless too many wait already."""
+    def ready(
+        self, now: float, *, slots: int, may_retry: Callable[[], bool], healthy: bool = False
+    ) -> Item | Trip | None:
+        """What goes next: what is due, retries within their budget; else a new item unless too many wait already.
+
+        At the end, when there is no new one, what waits goes as soon as it may while the server is `healthy`.
+        """
         if self.held and may_retry():
             return self.held.popleft()
-        while self.waiting and self.waiting[0][0] <= now:
-            trip = heapq.heappop(self.waiting)[2]
+        while self.waiting and self._goes_at(healthy) <= now:
+            trip = heapq.heappop(self.waiting)[3]
             if not trip.retry or may_retry():
                 return trip
             self.held.append(trip)
@@ -98,9 +105,14 @@ class Backlog:
             return self.fresh.popleft()
         return None
 
-    def idle_s(self, now: float, *, retry_wait_s: Callable[[], float]) -> float | None:
+    def _goes_at(self, healthy: bool) -> float:
+        """When the first of those that wait goes."""
+        due, _, soonest, _ = self.waiting[0]
+        return soonest if healthy and self.closed and not self.fresh else due
+
+    def idle_s(self, now: float, *, retry_wait_s: Callable[[], float], healthy: bool = False) -> float | None:
         """How long nothing will be ready if nothing happens; None for ever."""
-        waits_s = [self.waiting[0][0] - now] if self.waiting else []
+        waits_s = [self._goes_at(healthy) - now] if self.waiting else []
         return min([*waits_s, retry_wait_s()] if self.held else waits_s, default=None)
 
     @property

@@ -57,9 +57,10 @@ class Trip:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Later:
-    """The item is to be tried again: not before `wait_s` seconds from now."""
+    """The item is to be tried again in `wait_s` seconds, or from `least_s` on if there is nothing else to send."""
 
     wait_s: float
+    least_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from batchrunner.stack import Answer, Call, Channel
     from batchrunner.worker.trip import Asks, Pricing, Settings
 
+LEAST_S = 0.05
+"""Between two attempts for an item that nobody asked to wait."""
 MOST_NOT_FOUND = 2
 """A row's own agent or model that was not found this often is not asked again."""
 
@@ -66,8 +68,11 @@ class Worker:
     def start(self, item: Item) -> Trip:
         return Trip(item=item, began_at=monotonic(), started_at=self.now_us())
 
-    def prepare(self, trip: Trip) -> Outcome | None:
-        """Make the trip's request and reserve for it. An outcome means: nothing is to be sent."""
+    def prepare(self, trip: Trip, *, counted: bool = True) -> Outcome | None:
+        """Make the trip's request and reserve for it. An outcome means: nothing is to be sent.
+
+        `counted`: its lane keeps to so many tokens a minute, and wants to know about how many these are.
+        """
         try:
             self._requests.make(trip)
         except BadRow as error:
@@ -79,7 +84,7 @@ class Worker:
         if trip.own and self._not_found.get(trip.own, 0) >= MOST_NOT_FOUND:
             why = f"{trip.own} was not found {MOST_NOT_FOUND} times; not asked again in this run"
             return self._outcomes.refused(trip, "not_found", why)
-        reserved = self._reservation(trip)
+        reserved = self._reservation(trip) if counted or self.budget.capped else NOTHING
         if reserved is None:
             model = trip.request.model if trip.request else None
             why = f"the price of model {model!r} is not known, so budget.max_cost_usd cannot be kept"
@@ -118,7 +123,8 @@ class Worker:
     def _learn(self, trip: Trip, answer: Answer) -> Reservation:
         usage, request = answer.completion.usage, trip.request
         assert request is not None
-        self.estimator.learn(request, usage)
+        if trip.reserved is not NOTHING:
+            self.estimator.learn(request, usage)
         tokens = usage.total_tokens
         if not self.budget.capped:
             return NOTHING if tokens is None else Reservation(tokens=tokens)
@@ -161,10 +167,11 @@ class Worker:
 
     def _again(self, trip: Trip, error: RequestError, message: str, channel: Channel) -> Outcome | Later:
         if error.without is not None and self._requests.drop(trip, error.without):
-            return Later(wait_s=error.wait_s or 0.0)
+            return Later(wait_s=error.wait_s or 0.0, least_s=error.wait_s or 0.0)
         if error.without == "stream_options":
             return self._outcomes.failed(trip, "rejected", error, message)
-        wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable)
+        patience = channel.lane.patience(error)
+        wait_s = self.backoff.wait_s(error, failures=trip.failures, unreadable=trip.unreadable, patience=patience)
         left_s = self._left_s(trip)
         if channel.lane.breaker.open and wait_s is None and trip.unreadable <= MOST_UNREADABLE:
             wait_s = 0.0  # The lane is down, not the item: it waits for the probe.
@@ -172,7 +179,7 @@ class Worker:
             return self._outcomes.failed(trip, "exhausted", error, message)
         # Not the error itself: its traceback keeps the reply for as long as the item waits.
         trip.error = RequestError(message, verdict="retry", error_type=error.error_type, status=error.status)
-        return Later(wait_s=wait_s)
+        return Later(wait_s=wait_s, least_s=wait_s if error.wait_s is not None else min(wait_s, LEAST_S))
 
     def _left_s(self, trip: Trip) -> float:
         """Until the item's deadline."""

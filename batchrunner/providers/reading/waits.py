@@ -48,15 +48,15 @@ def _number(value: Any) -> float | None:
 
 def _until(told: str, date: str | None) -> float | None:
     """Seconds from the reply's own date, else from now, to an HTTP date."""
-    then = _instant(told)
+    then = instant(told)
     if then is None:
         return None
-    now = (_instant(date) if date else None) or datetime.now(UTC)
+    now = (instant(date) if date else None) or datetime.now(UTC)
     seconds = (then - now).total_seconds()
     return seconds if seconds > 0 else None
 
 
-def _instant(text: str) -> datetime | None:
+def instant(text: str) -> datetime | None:
     try:
         found = parsedate_to_datetime(text)
     except (ValueError, TypeError, OverflowError, IndexError):
