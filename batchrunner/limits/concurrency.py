@@ -13,10 +13,12 @@ CUT = 0.7
 EASED = 0.9
 INFLATION = 2.0
 """The number shrinks while replies take this many times as long as they did at their quickest."""
-SPARE, FILL = 1.25, 4.0
-"""A pace has so many times the slots that it needs, and gets so many more with each reply until then."""
+SPARE, RECORD_S = 1.25, 0.1
+"""A pace has at least so many times the slots that it needs, which are taken until an answer is recorded."""
 HELPED = 0.97
 """Having fewer out has helped where replies then take at most this share of the time."""
+SETTLED = 4
+"""The average of the replies' times has settled after so many replies for each slot."""
 
 
 def _nothing() -> None:
@@ -46,7 +48,7 @@ class Concurrency:
         self._cut_at = 0.0
         self._latency_s = self._quickest_s = 0.0
         self._eased_from_s = 0.0
-        self._until_eased = 0
+        self._settling = 0
 
     @property
     def soon(self) -> int:
@@ -74,10 +76,11 @@ class Concurrency:
         if self._inflated(latency_s) or self._size >= self._most:
             return
         # A pace needs so many that it can be kept, and protects from what more might bring about.
-        if in_flight < self.limit and (per_s is None or self.limit >= SPARE * per_s * self._latency_s):
+        needed = 0.0 if per_s is None else SPARE * per_s * (self._latency_s + RECORD_S)
+        if in_flight < self.limit and self._size >= needed:
             return
-        step = FILL if per_s is not None else 1.0 if self._size < self._threshold else 1.0 / self._size
-        self._resize(min(self._most, self._size + step))
+        step = 1.0 if per_s is not None or self._size < self._threshold else 1.0 / self._size
+        self._resize(min(self._most, max(self._size + step, needed)))
 
     def _inflated(self, latency_s: float) -> bool:
         """Whether replies take so long that more in flight would only wait; less is tried then."""
@@ -88,22 +91,26 @@ class Concurrency:
         smooth_s = self._latency_s = self._latency_s + weight * (latency_s - self._latency_s)
         # The quickest drifts up slowly, so that one lucky reply does not rule for ever.
         self._quickest_s = min(smooth_s, self._quickest_s * (1 + weight / 2_000))
-        if self._until_eased:
-            self._until_eased -= 1
         if smooth_s <= INFLATION * max(self._quickest_s, 0.001):
+            self._eased_from_s, self._settling = 0.0, 0
             return False
-        if self._until_eased == 0:
-            self._ease(smooth_s)
+        if not self._settling:
+            # The average lags behind: it is looked at again when it has caught up.
+            self._settling = SETTLED * self.limit
+        else:
+            self._settling -= 1
+            if not self._settling:
+                self._ease(smooth_s)
         return True
 
     def _ease(self, smooth_s: float) -> None:
         if self._eased_from_s and smooth_s > HELPED * self._eased_from_s:
-            # It did not help: the requests are of another kind, and this is how long they take.
+            # Fewer have not helped: the requests are of another kind, and this is how long they take.
             self._quickest_s, self._eased_from_s = smooth_s, 0.0
             return
         self._eased_from_s = smooth_s
-        self._until_eased = 4 * self.limit
         self._resize(max(min(float(START), self._size), self._size * EASED))
+        self._settling = SETTLED * self.limit
 
     def throttled(self, *, started_at: float, now: float, vain: bool = False) -> bool:
         """A rate-limit signal for a request begun at `started_at`. True when it cut the number.

