@@ -45,6 +45,34 @@ class Spread:
         return None
 
 
+class Slowest:
+    """The few items that took longest from their first preparation to their outcome."""
+
+    def __init__(self, most: int = 3) -> None:
+        self._most = most
+        self._found: list[tuple[int, int, str, int]] = []
+        self._from_us = -1
+
+    def add(self, outcome: Outcome) -> None:
+        if outcome.started_at is None or outcome.finished_at is None or not outcome.attempts:
+            return
+        took_us = outcome.finished_at - outcome.started_at
+        if took_us <= self._from_us:
+            return
+        self._found.append((took_us, outcome.row, outcome.item_id, outcome.attempts))
+        self._found.sort(reverse=True)
+        if len(self._found) >= self._most:
+            del self._found[self._most :]
+            self._from_us = self._found[-1][0]
+
+    def facts(self) -> list[dict[str, Any]]:
+        """The slowest first."""
+        return [
+            {"item_id": item_id, "row": row, "seconds": round(took_us / 1e6, 3), "attempts": attempts}
+            for took_us, row, item_id, attempts in self._found
+        ]
+
+
 class Rate:
     """Events per minute over the last minute, or since the first one."""
 
@@ -125,7 +153,7 @@ class Tally:
         self.now = Counts()
         self.sent = 0
         self.left_possibly_billed = 0
-        self.latency, self.rate = Spread(), Rate(clock)
+        self.latency, self.rate, self.slowest = Spread(), Rate(clock), Slowest()
         self.began_at = clock()
         self._clock = clock
         self._listeners: list[Callable[[Outcome], None]] = []
@@ -141,6 +169,7 @@ class Tally:
     def settled(self, outcome: Outcome) -> None:
         self.now.add(outcome)
         self._took(outcome.latency_s)
+        self.slowest.add(outcome)
         for hear in self._listeners:
             hear(outcome)
 
@@ -203,7 +232,13 @@ class Progress:
     left_s: float | None
     draining: bool
     notes: tuple[str, ...] = ()
-    """What holds the run up just now: paused lanes, an open breaker."""
+    """What holds the run up just now: paused lanes, an open breaker, a rate that refusals have taught."""
+    lanes: tuple[Mapping[str, object], ...] = ()
+    """How each lane is paced, the first few."""
+    oldest: tuple[Mapping[str, object], ...] = ()
+    """The items that have been on their way for longest."""
+    slowest: tuple[Mapping[str, object], ...] = ()
+    """The settled items that took longest."""
 
 
 class Display(Protocol):

@@ -13,7 +13,7 @@ from batchrunner import templates
 from batchrunner.assemble.channels import Channels
 from batchrunner.assemble.ending import Items, Told, judge, summary
 from batchrunner.assemble.epochs import take_up
-from batchrunner.assemble.execute import Execution, Manner
+from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
@@ -244,6 +244,7 @@ def _conclude(
         throttled=sum(lane.throttled_count for lane in lanes),
         limit_per_minute=sum(limits) if limits else None,
         command=invocation.command,
+        lanes=[lane.facts() for lane in lanes[:MOST_LANES]],
     )
     found = summary(ending, told)
     try:

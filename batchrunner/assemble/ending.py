@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BatchrunnerError, StoreError
@@ -108,6 +108,8 @@ class Told:
     throttled: int
     limit_per_minute: float | None
     command: str
+    lanes: list[dict[str, object]] = field(default_factory=list)
+    """How each lane was paced at the end, the first few."""
 
 
 def summary(ending: Ending, told: Told) -> dict[str, Any]:
@@ -149,6 +151,8 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
         "max_cost_usd": told.job.budget.max_cost_usd,
         "pace": _pace(told),
         "latency": _latency(tally),
+        "slowest": tally.slowest.facts(),
+        "lanes": told.lanes,
         "commands": ready,
     }
 
@@ -179,7 +183,10 @@ def _pace(told: Told) -> str | None:
 
 def _latency(tally: Tally) -> str | None:
     p50, p95 = tally.latency.quantile(0.5), tally.latency.quantile(0.95)
-    return None if p50 is None or p95 is None else f"p50 {p50:.2g} s, p95 {p95:.2g} s"
+    if p50 is None or p95 is None:
+        return None
+    slow = [f"{found['item_id']!r} {found['seconds']:.2g} s" for found in tally.slowest.facts()]
+    return f"p50 {p50:.2g} s, p95 {p95:.2g} s" + (f", slowest {', '.join(slow)}" if slow else "")
 
 
 def fatal(error: BatchrunnerError, job: JobSpec, run: Path, command: str) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import heapq
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S = 2.0
 SIMULATED_LATENCY_S = 0.4
+MOST_LANES, NAMED = 20, 3
+"""So many lanes and slow items are told of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -282,12 +285,26 @@ class Execution:
         began = [trip.began_at for trip in self.runner.in_flight.values()]
         return monotonic() - min(began) if began else 0.0
 
+    def _oldest(self) -> tuple[dict[str, object], ...]:
+        now = monotonic()
+        oldest = heapq.nsmallest(NAMED, self.runner.in_flight.values(), key=lambda trip: trip.began_at)
+        return tuple(
+            {
+                "item_id": trip.item.item_id,
+                "row": trip.item.row,
+                "seconds": round(now - trip.began_at, 1),
+                "attempts": trip.attempts,
+            }
+            for trip in oldest
+        )
+
     def progress(self) -> Progress:
         tally, lanes = self.tally, self.lanes()
         limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
         paused = [lane for lane in lanes if lane.paused_s() > 1 and not lane.breaker.open]
         notes = [f"paused {lane.paused_s():.0f} s by {lane.name}" for lane in paused[:1]]
         notes += [f"probing, {lane.name}: {lane.trouble}" for lane in lanes if lane.breaker.open][:1]
+        notes += [_kept_to(lane) for lane in lanes if lane.throttle.source in ("announced", "learned")][:1]
         held = sum(len(backlog.held) for backlog in self.runner.backlogs)
         notes += [f"{held:,} retries wait: half of all requests are retries already"] if held else []
         return Progress(
@@ -311,7 +328,15 @@ class Execution:
             left_s=tally.left_s(),
             draining=self.brakes.draining,
             notes=tuple(notes),
+            lanes=tuple(lane.facts() for lane in lanes[:MOST_LANES]),
+            oldest=self._oldest(),
+            slowest=tuple(tally.slowest.facts()),
         )
+
+
+def _kept_to(lane: Lane) -> str:
+    why = "announced by the server" if lane.throttle.source == "announced" else "learned from refusals"
+    return f"kept to {lane.requests_per_minute or 0:,.0f} rpm, {why}: {lane.name}"
 
 
 def _no_file_left(error: BaseException | None) -> bool:

@@ -136,6 +136,9 @@ class Chronicle:
                 "slots": progress.slots,
                 "left_s": progress.left_s,
                 "notes": list(progress.notes),
+                "lanes": list(progress.lanes),
+                "oldest": list(progress.oldest),
+                "slowest": list(progress.slowest),
             },
             state="running",
         )

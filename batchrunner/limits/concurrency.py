@@ -21,7 +21,7 @@ SETTLED = 4
 """The average of the replies' times has settled after so many replies for each slot."""
 
 
-def _nothing() -> None:
+def _nothing(*_: object) -> None:
     pass
 
 
@@ -40,6 +40,8 @@ class Concurrency:
         self.wanted = min(int(setting), most) if self.fixed else most
         """The most that is asked for; `cap` may have set less."""
         self.changed: Callable[[], None] = _nothing
+        self.eased: Callable[[float, float], None] = _nothing
+        """Told how long replies take, and took at their quickest, when that has cut the number."""
         self._most = self.wanted
         self._size = float(self.wanted if self.fixed else min(START, most))
         self.limit = max(1, int(self._size))
@@ -111,6 +113,7 @@ class Concurrency:
         self._eased_from_s = smooth_s
         self._resize(max(min(float(START), self._size), self._size * EASED))
         self._settling = SETTLED * self.limit
+        self.eased(smooth_s, self._quickest_s)
 
     def throttled(self, *, started_at: float, now: float, vain: bool = False) -> bool:
         """A rate-limit signal for a request begun at `started_at`. True when it cut the number.

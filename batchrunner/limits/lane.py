@@ -74,7 +74,7 @@ class Lane:
         self._silent_signals = 0
         self._signal_at = 0.0
         self._retries_emptied = self._failing = False
-        concurrency.changed = self._resize
+        concurrency.changed, concurrency.eased = self._resize, self._tell_eased
         self.slots = 1
         """How many requests may be in flight now."""
         self._resize()
@@ -88,6 +88,27 @@ class Lane:
     def canary(self, most: int | None) -> None:
         self._canary = most
         self._resize()
+
+    def _tell_eased(self, latency_s: float, usual_s: float) -> None:
+        found = {"latency_s": round(latency_s, 3), "usual_s": round(usual_s, 3)}
+        self._tell("concurrency_eased", lane=self.name, concurrency=self.concurrency.limit, **found)
+
+    def facts(self) -> dict[str, object]:
+        """Where the lane stands, for whoever asks how the run is paced."""
+        throttle = self.throttle
+        rate, tokens = throttle.requests_per_minute, throttle.tokens
+        return {
+            "lane": self.name,
+            "requests_per_minute": None if rate is None else round(rate, 1),
+            "requests_by": throttle.source,
+            "tokens_per_minute": None if tokens is None else tokens.per_minute,
+            "slots": self.slots,
+            "in_flight": self.in_flight,
+            "paused_s": round(self.paused_s(), 1),
+            "throttled": self.throttled_count,
+            "failing": round(self.health.failing, 2),
+            "ended": None if self.ended is None else str(self.ended),
+        }
 
     def _resize(self) -> None:
         limit, most = self.concurrency.limit, self._canary
@@ -189,7 +210,7 @@ class Lane:
             self._throttled(error, started_at=started_at, now=now)
         elif error.verdict == "retry":
             self.health.failed()
-            if error.scope == "lane" and (self.health.poor or self._canary is not None):
+            if error.scope == "lane" and (self.health.poor or (self._canary is not None and error.wait_s)):
                 self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)

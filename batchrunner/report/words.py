@@ -31,6 +31,7 @@ def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     elif state["state"] == "running":
         left = f", about {state['left_s']:,.0f} s left" if state.get("left_s") else ""
         yield f"rate     {state.get('per_minute') or 0:,.0f} rpm, {state.get('in_flight', 0):,} in flight{left}"
+    yield from _pacing(state)
     cost = "unknown" if state["cost_usd"] is None else f"${state['cost_usd']:,.4f}"
     yield f"used     {state['prompt_tokens']:,} + {state['completion_tokens']:,} tokens, cost {cost}"
     if state["possibly_billed"]:
@@ -38,6 +39,21 @@ def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     yield f"now      {now['sent']:,} sent in {now['seconds']:,.0f} s, {now['settled_before']:,} settled before"
     if state.get("next"):
         yield f"next     {state['next']}"
+
+
+def _pacing(state: Mapping[str, Any]) -> Iterator[str]:
+    """What the lanes keep to, what holds them up, and the items that take long."""
+    for lane in (state.get("lanes") or [])[:3]:
+        rate, by = lane.get("requests_per_minute"), lane.get("requests_by")
+        kept = f"{rate:,.0f} rpm {by}, " if rate else ""
+        paused = f", paused {lane['paused_s']:,.0f} s" if lane["paused_s"] else ""
+        yield f"lane     {lane['lane']}: {kept}{lane['slots']:,} slots, {lane['throttled']:,} x 429{paused}"
+    for note in state.get("notes") or [] if state["state"] == "running" else []:
+        yield f"note     {note}"
+    for name, key in (("oldest", "oldest"), ("slowest", "slowest")):
+        found = [f"{slow['item_id']!r} {slow['seconds']:,.1f} s" for slow in state.get(key) or []]
+        if found:
+            yield f"{name:<8} {', '.join(found)}" + (" in flight" if key == "oldest" else "")
 
 
 def _alive(state: Mapping[str, Any]) -> str:
