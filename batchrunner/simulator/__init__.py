@@ -11,8 +11,22 @@ with the id 0 or 404404 does not exist. A key that contains "invalid" is refused
 
 from __future__ import annotations
 
-from batchrunner.simulator.serve import Simulator, serving
+from typing import TYPE_CHECKING, Any
+
 from batchrunner.simulator.settings import Settings
-from batchrunner.simulator.traffic import Counts
+
+if TYPE_CHECKING:
+    from batchrunner.simulator.serve import Simulator, serving
+    from batchrunner.simulator.traffic import Counts
 
 __all__ = ["Counts", "serving", "Settings", "Simulator"]
+
+
+def __getattr__(name: str) -> Any:
+    # A run that only might be simulated does not pay for a server: that takes as long to import as all the rest.
+    from batchrunner.simulator import serve, traffic
+
+    found = {"Counts": traffic.Counts, "serving": serve.serving, "Simulator": serve.Simulator}
+    if name not in found:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return found[name]
