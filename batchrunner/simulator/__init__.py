@@ -11,6 +11,7 @@ with the id 0 or 404404 does not exist. A key that contains "invalid" is refused
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.simulator.settings import Settings
@@ -24,9 +25,9 @@ __all__ = ["Counts", "serving", "Settings", "Simulator"]
 
 def __getattr__(name: str) -> Any:
     # A run that only might be simulated does not pay for a server: that takes as long to import as all the rest.
-    from batchrunner.simulator import serve, traffic
-
-    found = {"Counts": traffic.Counts, "serving": serve.serving, "Simulator": serve.Simulator}
-    if name not in found:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found[name]
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+_HOMES = {"Counts": "traffic", "serving": "serve", "Simulator": "serve"}
