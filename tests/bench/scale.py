@@ -19,12 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from batchrunner.records import Outcome
-from batchrunner.store import open_run
-from batchrunner.store.run import entry
 from processes import batchrunner, measured, rows_file
 from servers import ANSWER, at_once, nginx
 from tables import machine, show
+
+from batchrunner.records import Outcome
+from batchrunner.store import open_run
+from batchrunner.store.run import entry
 
 LEFT = 1_000
 BATCH = 1_000
