@@ -6,10 +6,13 @@ import heapq
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from batchrunner.errors import RequestError
 from batchrunner.limits import Breaker, Concurrency, Lane
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Server(Protocol):
@@ -64,7 +67,6 @@ class Played:
     accepted: list[float] = field(default_factory=list)
     refused: list[float] = field(default_factory=list)
     told: list[tuple[float, str, dict[str, Any]]] = field(default_factory=list)
-    waits: list[float] = field(default_factory=list)
 
     @property
     def refused_share(self) -> float:
@@ -72,6 +74,9 @@ class Played:
 
     def used(self, rate: float) -> float:
         return len(self.accepted) / (rate * self.seconds)
+
+    def pauses(self) -> int:
+        return sum(event == "lane_paused" for _, event, _ in self.told)
 
     def by_second(self) -> Counter[int]:
         return Counter(int(at) for at in self.accepted)
@@ -89,9 +94,13 @@ def play(
     concurrency: int | str = "auto",
     client_s: float = 0.0003,
     most_s: float = 3600.0,
+    stalls: Mapping[float, float] | None = None,
     **limits: Any,
 ) -> Played:
-    """Send `rows` requests over one lane, refused ones again; each takes the client `client_s` to send."""
+    """Send `rows` requests over one lane, refused ones again; each takes the client `client_s` to send.
+
+    `stalls`: at some instants what is sent for so long reaches the server together.
+    """
     now, played, chance = 1000.0, Played(), Random(3)
     lane = Lane(
         "lane",
@@ -108,7 +117,10 @@ def play(
         if todo and lane.in_flight < lane.slots and lane.admit_now(100):
             lane.took(retry=False)
             todo, lane.in_flight = todo - 1, lane.in_flight + 1
-            wait_s = server.wait_s(now)
+            arrives = max(
+                (at + length for at, length in (stalls or {}).items() if at <= now - 1000 < at + length), default=0.0
+            )
+            wait_s = server.wait_s(max(now, 1000 + arrives))
             (played.accepted if wait_s is None else played.refused).append(now - 1000.0)
             heapq.heappush(replies, (now + (latency_s if wait_s is None else refusal_s), now, wait_s))
             now += client_s

@@ -35,7 +35,7 @@ SAME = 0.05
 State = Literal["weak", "guessed", "measured", "vain"]
 GROWTH: dict[State, tuple[float, float, float]] = {
     "weak": (0.0, 0.10, 3.0),
-    "guessed": (20.0, 0.001, 10.0),
+    "guessed": (30.0, 0.001, 10.0),
     "measured": (60.0, 0.0005, 30.0),
     "vain": (0.0, 0.5, 1.0),
 }
@@ -74,7 +74,7 @@ class LearnedRate:
         self._accepted: dict[int, int] = {}
         """Requests sent and not refused, by the number of their step."""
         self._step, self._step_ends, self._count = 0, 0.0, 0
-        self._began_at, self._pause_s = 0.0, 0.0
+        self._began_at = self._pause_s = self._longest_pause_s = 0.0
         self._refused_at = self._empty_at = -1.0
         """The last refusal since sending began again; the last one before."""
         self._burst: tuple[float, float] | None = None
@@ -163,8 +163,9 @@ class LearnedRate:
         else:
             self._measure(counts, accepted)
         self._empty_at = self._refused_at
-        # A server that asks back soon has room soon.
-        self._base = max(self._base, SOON / max(self._pause_s, 0.001))
+        # A server that never asks for more than a moment has room soon.
+        self._longest_pause_s = max(self._longest_pause_s, self._pause_s)
+        self._base = max(self._base, SOON / max(self._longest_pause_s, 0.001))
         slowest = 1.0 / max(self._pause_s, 1.0, (now - self._came_since) / 8)
         self.per_s = max(self._base * 0.5**self._blocked, min(self._base, slowest))
 

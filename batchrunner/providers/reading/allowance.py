@@ -16,6 +16,7 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?")
 _PARTS = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)(ms|us|µs|ns|d|h|m|s)")
 _UNITS_S = {"d": 86_400.0, "h": 3_600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_ZERO = "0 \t"
 _EPOCH_S, _EPOCH_MS = 1e9, 1e12
 """A number from here on is an instant since 1970 rather than a number of seconds."""
 
@@ -38,21 +39,23 @@ def read_allowance(headers: Mapping[str, str]) -> Allowance | None:
     """
     get = headers.get
     requests, tokens = get("x-ratelimit-limit-requests"), get("x-ratelimit-limit-tokens")
-    left = get("x-ratelimit-remaining-requests"), get("x-ratelimit-remaining-tokens"), get("x-ratelimit-remaining")
-    if requests is None and tokens is None and left == (None, None, None):
+    requests_left, tokens_left = get("x-ratelimit-remaining-requests"), get("x-ratelimit-remaining-tokens")
+    left = get("x-ratelimit-remaining")
+    if requests is None and tokens is None and requests_left is None and tokens_left is None and left is None:
         return None
     holds = [
         hold
-        for name, value in zip(("-requests", "-tokens", ""), left, strict=True)
-        if value is not None and _count(value) == 0 and (hold := _hold(headers, name)) is not None
+        for name, value in (("-requests", requests_left), ("-tokens", tokens_left), ("", left))
+        # Most of them are no zero by their first character.
+        if value and value[0] in _ZERO and (hold := _hold(headers, name, value)) is not None
     ]
-    hold_s, by_clock = max(holds, default=(None, False))
+    hold_s, by_clock = max(holds) if holds else (None, False)
     return Allowance(_limit(requests), _limit(tokens), hold_s, by_clock)
 
 
-def _hold(headers: Mapping[str, str], name: str) -> tuple[float, bool] | None:
+def _hold(headers: Mapping[str, str], name: str, left: str) -> tuple[float, bool] | None:
     told = headers.get(f"x-ratelimit-reset{name}")
-    return None if told is None else reset_s(told, headers.get("date"))
+    return reset_s(told, headers.get("date")) if told is not None and _count(left) == 0 else None
 
 
 def reset_s(told: str, date: str | None) -> tuple[float, bool] | None:
