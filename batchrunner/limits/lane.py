@@ -227,7 +227,7 @@ class Lane:
             self._tell("concurrency_cut", lane=self.name, concurrency=self.concurrency.limit, error=str(error))
         # With jitter, so that processes that were throttled together do not come back together; once for a burst.
         if error.wait_s:
-            jitter_s = self._uniform(0.0, min(1.0, error.wait_s / 10)) if self._paused_until <= now else 0.0
+            jitter_s = self._uniform(0.0, min(1.0, error.wait_s / 20)) if self._paused_until <= now else 0.0
             self._rest(error.wait_s + jitter_s, error)
         elif started_at >= self._signal_at:
             self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)

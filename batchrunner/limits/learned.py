@@ -19,7 +19,7 @@ WINDOW_S = 5.0
 """A server that asks for a longer pause than this counts by a window, and the pause is what is left of it."""
 SHUT = 3
 """So does one that refuses all for longer than that, at least so many tries in a row."""
-UNDER = 0.985
+UNDER = 0.99
 """Share of a measured rate that is used."""
 LOWER = 0.97
 """A rate that was refused is never tried on, however the sums come out: at most this share of it."""
@@ -34,23 +34,25 @@ SAME = 0.05
 
 State = Literal["weak", "guessed", "measured", "vain"]
 GROWTH: dict[State, tuple[float, float, float]] = {
-    "weak": (0.0, 0.10, 3.0),
-    "guessed": (30.0, 0.001, 10.0),
+    "weak": (0.0, 0.30, 1.0),
+    "guessed": (60.0, 0.03, 4.0),
     "measured": (60.0, 0.0005, 30.0),
     "vain": (0.0, 0.5, 1.0),
 }
 """How long a rate is kept before it is tried higher; its growth per second then; what that doubles in."""
+WORTH = 14
+"""A guess is tried higher once so many times the pause has passed which that may cost."""
 SURE = 50
 """A rate measured by fewer requests than this is kept for a shorter time, and grows faster."""
 SHORT_S = 3.0
 SLOWEST = 1.0 / 120
 SOON = 0.1
-MOST_GROWTH = 0.15
+MOST_GROWTH, MOST_WEAK = 0.15, 0.3
 """At each look."""
 LONGEST_HOLD_S = 600.0
 BINDS = 0.9
 """Only a rate that is used up to this share is tried higher."""
-SEEN_S: dict[State, float] = {"weak": 0.5, "guessed": 3.0, "measured": 3.0, "vain": 0.5}
+SEEN_S: dict[State, float] = {"weak": 0.25, "guessed": 3.0, "measured": 3.0, "vain": 0.5}
 """Over how long that is looked at: longer than a round trip, since replies may come in bunches."""
 
 
@@ -157,6 +159,8 @@ class LearnedRate:
         if accepted >= 1:
             self._came, self._came_since, self._blocked = accepted, self._began_at, 0
         if self._burst is None:
+            if accepted < 1:
+                return  # Nothing was let in yet: that says nothing of a rate.
             self._guess(counts, accepted)
         elif accepted < 1:
             self._still_refused(now)
@@ -174,11 +178,11 @@ class LearnedRate:
             self._burst = accepted, 0.0
             self._base, self.state = self._by_window(accepted), "measured"
             return
-        per_s, *burst = self._steepest(counts, -0.5, BURST_S)
+        per_s, *burst = self._steepest(counts, 0.0, BURST_S)
         self._burst = burst[0], burst[1]
         self._base = max(per_s * UNDER, 1.0 / max(1.0, self._pause_s))
-        if self.known_per_s and self._refused_at - self._began_at > SHORT_S:
-            # It went well for a while: somebody else has sent too, or something has stalled on the way.
+        if self.known_per_s:
+            # Somebody else has sent too, or something has stalled on the way: one signal disproves no limit.
             self._base = max(self._base, self.known_per_s * LOWER)
         self.state = "weak" if accepted < MANY else "guessed"
 
@@ -252,15 +256,17 @@ class LearnedRate:
     def _grow(self, now: float) -> None:
         assert self.per_s is not None
         passed_s = now - self._grew_at
-        if self._blocked or passed_s < max(SEEN_S[self.state], 4.0 / self.per_s):
+        if self._blocked or passed_s < max(SEEN_S[self.state], (2.0 if self.state == "weak" else 4.0) / self.per_s):
             return
         used = self._sent / (self.per_s * passed_s)
         self._grew_at, self._sent = now, 0
         hold_s, growth, doubles_s = GROWTH[self.state]
         if self.state == "measured":
             hold_s, growth = self._hold_s, self._growth
+        elif self.state == "guessed":
+            hold_s = min(hold_s, WORTH * self._longest_pause_s)
         kept_s = now - self._judged_at - hold_s
         if kept_s > 0 and used >= BINDS:
             growth *= 2.0 ** min(kept_s / doubles_s, 30.0)
-            self._base *= 1.0 + min(MOST_GROWTH, passed_s * growth)
+            self._base *= 1.0 + min(MOST_WEAK if self.state == "weak" else MOST_GROWTH, passed_s * growth)
             self.per_s = self._base

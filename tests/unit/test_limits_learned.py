@@ -59,7 +59,7 @@ def test_a_minutes_window_does_not_make_the_rate_swing(limit, latency_s, after_s
 
     assert played.used(limit / 60) >= 0.95
     minutes = [sum(60 * m <= at < 60 * m + 60 for at in played.accepted) for m in range(2, 9)]
-    assert all(0.93 * limit <= came <= limit for came in minutes)
+    assert all(0.88 * limit <= came <= limit for came in minutes)
 
 
 def test_the_rate_that_was_refused_is_left_alone_for_a_minute():
