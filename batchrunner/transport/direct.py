@@ -1,0 +1,155 @@
+"""httptools on asyncio's protocols under httpx's transport interface: for direct connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+import httpx
+
+from batchrunner.transport.dial import Dialler, Origin
+from batchrunner.transport.pool import Pool
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import AsyncIterator
+
+    from batchrunner.transport.connection import Connection, Headers, Progress
+
+_HOLD_BYTES = 256 * 1024
+_BODILESS = frozenset({"CONNECT", "HEAD"})
+_UNSENT = frozenset({b"content-length", b"transfer-encoding"})
+
+
+class DirectTransport(httpx.AsyncBaseTransport):
+    """Sends over pools of kept connections, one pool for each origin. TLS is always verified.
+
+    Serves any httpx client; whoever wants it for less takes a connection out of `pool` and sends bytes over it.
+    Redirects, cookies, `.netrc`, proxy variables and content encodings are left alone. Timeouts are kept only
+    if `request.extensions["timeout"]` asks for them. All requests must come from one event loop.
+    """
+
+    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
+        self._dialler = Dialler(ssl_context or httpx.create_ssl_context())
+        self._pools: dict[Origin, Pool] = {}
+
+    def pool(self, origin: Origin) -> Pool:
+        """The connections to `origin`."""
+        return self._pools.get(origin) or self._opened(origin)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme not in {"http", "https"} or not request.url.host:
+            raise httpx.UnsupportedProtocol(f"expected an http:// or https:// address, got {request.url.scheme!r}")
+        if request.method in _BODILESS:
+            raise httpx.UnsupportedProtocol(f"{request.method} is left to other transports")
+        outgoing = await _bytes_of(request)
+        timeouts = request.extensions.get("timeout") or {}
+        connection = await self._connection(Origin.of(request.url), timeouts.get("connect"))
+        arriving = _Arriving(connection, timeouts.get("read"), request.extensions.get("progress"))
+        connection.send(outgoing, arriving)
+        try:
+            status, headers = await arriving.head()
+        except BaseException:
+            await arriving.aclose()
+            raise
+        return httpx.Response(status, headers=headers, stream=arriving, extensions={"http_version": b"HTTP/1.1"})
+
+    async def aclose(self) -> None:
+        for pool in self._pools.values():
+            await pool.aclose()
+
+    def _opened(self, origin: Origin) -> Pool:
+        pool = self._pools[origin] = Pool(origin, self._dialler)
+        return pool
+
+    async def _connection(self, origin: Origin, timeout_s: float | None) -> Connection:
+        pool = self.pool(origin)
+        if (connection := pool.idle()) is not None:
+            return connection
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await pool.connected(lambda: None)
+        except TimeoutError as error:
+            raise httpx.ConnectTimeout(f"no connection within {timeout_s} s") from error
+
+
+class _Arriving(httpx.AsyncByteStream):
+    """A reply's bytes as they come in. Closing it early closes the connection."""
+
+    def __init__(self, connection: Connection, read_s: float | None, progress: Progress | None) -> None:
+        self._connection = connection
+        self._read_s = read_s
+        self._progress = progress
+        self._head: tuple[int, Headers] | None = None
+        self._chunks: deque[bytes] = deque()
+        self._waiting = 0
+        self._over = False
+        self._error: Exception | None = None
+        self._news = asyncio.Event()
+        if progress is not None:
+            progress.connected(reused=connection.carried > 0)
+
+    def sent(self) -> None:
+        if self._progress is not None:
+            self._progress.sent()
+
+    def begun(self, status: int, headers: Headers) -> bool:
+        self._head = (status, headers)
+        self._news.set()
+        return True
+
+    def took(self, data: bytes) -> bool:
+        self._chunks.append(data)
+        self._waiting += len(data)
+        if self._waiting > _HOLD_BYTES:
+            self._connection.hold(held=True)
+        self._news.set()
+        return True
+
+    def ended(self, error: Exception | None) -> None:
+        self._over, self._error = True, error
+        self._news.set()
+
+    async def head(self) -> tuple[int, Headers]:
+        """Status and headers, once they are in. Raises httpx.TransportError."""
+        while self._head is None:
+            await self._more()
+        return self._head
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._chunks:
+            if self._over and self._error is None:
+                raise StopAsyncIteration
+            await self._more()
+        chunk = self._chunks.popleft()
+        self._waiting -= len(chunk)
+        if not self._chunks and not self._over:
+            self._connection.hold(held=False)
+        return chunk
+
+    async def aclose(self) -> None:
+        if self._connection.receiver is self:
+            self._connection.abort()
+
+    async def _more(self) -> None:
+        if self._error is not None:
+            raise self._error
+        self._news.clear()
+        try:
+            async with asyncio.timeout(self._read_s):
+                await self._news.wait()
+        except TimeoutError as error:
+            raise httpx.ReadTimeout(f"nothing came for {self._read_s} s") from error
+
+
+async def _bytes_of(request: httpx.Request) -> bytes:
+    body = request.read() if isinstance(request.stream, httpx.ByteStream) else await request.aread()
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in _UNSENT]
+    if body or request.method in {"POST", "PUT", "PATCH"}:
+        headers.append((b"content-length", b"%d" % len(body)))
+    lines = b"".join(b"%b: %b\r\n" % pair for pair in headers)
+    return b"%b %b HTTP/1.1\r\n%b\r\n%b" % (request.method.encode("ascii"), request.url.raw_path, lines, body)
