@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 import httpx
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
@@ -105,15 +105,15 @@ class Connection(asyncio.Protocol):
     # What the event loop calls.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Uvloop's transports do all that asyncio's do, and are none of them.
+        self._transport = written = cast("asyncio.Transport", transport)
         self._parser = HttpResponseParser(self)
         # As lenient as aiohttp's client is: these come from real servers and change no message's bounds.
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
         # Paused until the last byte has left us: what is written then has gone out.
-        transport.set_write_buffer_limits(high=0)
+        written.set_write_buffer_limits(high=0)
         self.usable = True
 
     def data_received(self, data: bytes) -> None:
