@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = ("_barren", "_begun", "_fed", "_free", "_fruitful", "_headers", "_keep", "_lost", "_parser",
-                 "_paused", "_refused", "_sent", "_surplus", "_transport", "_whole", "carried", "receiver",
+                 "_paused", "_refused", "_sent", "_surplus", "_transport", "_whole", "kept", "receiver",
                  "usable")  # fmt: skip
 
     def __init__(self, free: Callable[[Connection], None], lost: Callable[[Connection], None]) -> None:
@@ -70,8 +70,8 @@ class Connection(asyncio.Protocol):
         self._begun = self._whole = self._keep = self._refused = self._surplus = False
         self._paused = self._sent = self._fruitful = False
         self._fed = self._barren = 0
-        self.carried = 0
-        """How many requests it has taken."""
+        self.kept = False
+        """Whether it has been idle, and its peer may be about to close it."""
         self.receiver: Receiver | None = None
         """Whose reply is awaited."""
         self.usable = False
@@ -82,7 +82,6 @@ class Connection(asyncio.Protocol):
         self._begun = self._whole = self._keep = self._refused = self._surplus = self._sent = self._fruitful = False
         self._barren = 0
         self._headers = []
-        self.carried += 1
         self.receiver = receiver
         self._transport.write(request)
         # What is still waiting to be written has not gone out; what broke at once has not either.

@@ -39,10 +39,10 @@ class Origin(NamedTuple):
 
 
 class Dialler:
-    """Opens connections. TLS is always verified, by `context`."""
+    """Opens connections. TLS is always verified, by what `tls` gives."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
+    def __init__(self, tls: Callable[[], ssl.SSLContext]) -> None:
+        self._tls = tls
         self._names = Names()
 
     async def dial(self, origin: Origin, made: Callable[[], Connection]) -> Connection:
@@ -55,13 +55,17 @@ class Dialler:
         except (OSError, RuntimeError, UnicodeError) as error:
             raise httpx.ConnectError(told(error)) from error
 
+    def close(self) -> None:
+        """Ask for no more addresses."""
+        self._names.close()
+
     async def _spoken(self, origin: Origin, sock: socket.socket, made: Callable[[], Connection]) -> Connection:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             _, connection = await asyncio.get_running_loop().create_connection(
                 made,
                 sock=sock,
-                ssl=self._context if origin.tls else None,
+                ssl=self._tls() if origin.tls else None,
                 server_hostname=origin.host if origin.tls else None,
             )
         except BaseException:
@@ -88,6 +92,11 @@ class Names:
         found = await asyncio.shield(task)
         found.append(found.pop(0))
         return list(found)
+
+    def close(self) -> None:
+        """Give up what is being asked for."""
+        for task in self._asking.values():
+            task.cancel()
 
     async def _ask(self, host: str, port: int) -> list[Address]:
         found = await asyncio.get_running_loop().getaddrinfo(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,12 +14,11 @@ from batchrunner.transport.pool import Pool
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from batchrunner.transport.connection import Connection, Headers, Progress
 
 _HOLD_BYTES = 256 * 1024
-_BODILESS = frozenset({"CONNECT", "HEAD"})
 _UNSENT = frozenset({b"content-length", b"transfer-encoding"})
 
 
@@ -27,11 +27,12 @@ class DirectTransport(httpx.AsyncBaseTransport):
 
     Serves any httpx client; whoever wants it for less takes a connection out of `pool` and sends bytes over it.
     Redirects, cookies, `.netrc`, proxy variables and content encodings are left alone. Timeouts are kept only
-    if `request.extensions["timeout"]` asks for them. All requests must come from one event loop.
+    if `request.extensions["timeout"]` asks for them. All requests must come from one event loop. `tls` is asked
+    for its context when the first connection needs it.
     """
 
-    def __init__(self, *, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._dialler = Dialler(ssl_context or httpx.create_ssl_context())
+    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+        self._dialler = Dialler(tls or lru_cache(maxsize=1)(httpx.create_ssl_context))
         self._pools: dict[Origin, Pool] = {}
 
     def pool(self, origin: Origin) -> Pool:
@@ -41,12 +42,10 @@ class DirectTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if request.url.scheme not in {"http", "https"} or not request.url.host:
             raise httpx.UnsupportedProtocol(f"expected an http:// or https:// address, got {request.url.scheme!r}")
-        if request.method in _BODILESS:
-            raise httpx.UnsupportedProtocol(f"{request.method} is left to other transports")
         outgoing = await _bytes_of(request)
         timeouts = request.extensions.get("timeout") or {}
         connection = await self._connection(Origin.of(request.url), timeouts.get("connect"))
-        arriving = _Arriving(connection, timeouts.get("read"), request.extensions.get("progress"))
+        arriving = _Arriving(connection, request)
         connection.send(outgoing, arriving)
         try:
             status, headers = await arriving.head()
@@ -56,6 +55,7 @@ class DirectTransport(httpx.AsyncBaseTransport):
         return httpx.Response(status, headers=headers, stream=arriving, extensions={"http_version": b"HTTP/1.1"})
 
     async def aclose(self) -> None:
+        self._dialler.close()
         for pool in self._pools.values():
             await pool.aclose()
 
@@ -77,18 +77,19 @@ class DirectTransport(httpx.AsyncBaseTransport):
 class _Arriving(httpx.AsyncByteStream):
     """A reply's bytes as they come in. Closing it early closes the connection."""
 
-    def __init__(self, connection: Connection, read_s: float | None, progress: Progress | None) -> None:
+    def __init__(self, connection: Connection, request: httpx.Request) -> None:
         self._connection = connection
-        self._read_s = read_s
-        self._progress = progress
+        self._bodiless = request.method == "HEAD"
+        self._read_s: float | None = (request.extensions.get("timeout") or {}).get("read")
+        self._progress: Progress | None = request.extensions.get("progress")
         self._head: tuple[int, Headers] | None = None
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
         self._over = False
         self._error: Exception | None = None
         self._news = asyncio.Event()
-        if progress is not None:
-            progress.connected(reused=connection.carried > 0)
+        if self._progress is not None:
+            self._progress.connected(reused=connection.kept)
 
     def sent(self) -> None:
         if self._progress is not None:
@@ -96,8 +97,9 @@ class _Arriving(httpx.AsyncByteStream):
 
     def begun(self, status: int, headers: Headers) -> bool:
         self._head = (status, headers)
+        self._over = self._bodiless
         self._news.set()
-        return True
+        return not self._bodiless
 
     def took(self, data: bytes) -> bool:
         self._chunks.append(data)

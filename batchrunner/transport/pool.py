@@ -59,6 +59,7 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """Have `connection` back, for the next who wants one."""
+        connection.kept = True
         self._idle[connection] = self._loop.time()
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(IDLE_S, self._sweep)

@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import time
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import anyio
@@ -13,7 +14,6 @@ import httpx
 
 from batchrunner.errors import JobError
 from batchrunner.transport import line
-from batchrunner.transport.adapter import AiohttpTransport
 from batchrunner.transport.attempt import Attempt, Clocks, Watch
 from batchrunner.transport.direct import DirectTransport
 from batchrunner.transport.failures import TRANSLATED
@@ -51,9 +51,13 @@ class Wire:
         self._clocks = clocks
         self._max_reply_bytes = max_reply_bytes
         self._proxy = proxy
-        context = tls_context(ca_file)
-        self._direct = DirectTransport(ssl_context=context) if transport is None else None
-        self._transport = transport or AiohttpTransport(ssl_context=context)
+        # Read when something needs it, for it takes 40 ms; but a file that cannot be read is told of at once.
+        self._tls = lru_cache(maxsize=1)(lambda: tls_context(ca_file))
+        if ca_file is not None:
+            self._tls()
+        self._direct = DirectTransport(tls=self._tls) if transport is None else None
+        self._through = transport
+        """Serves lines that have a proxy, or all where one is given."""
         self._watch = Watch(now)
 
     async def __aenter__(self) -> Wire:
@@ -70,13 +74,18 @@ class Wire:
             await self._group.__aexit__(None, None, None)
         finally:
             with anyio.move_on_after(_CLOSE_S, shield=True):
-                await self._transport.aclose()
-                if self._direct is not None:
-                    await self._direct.aclose()
+                for transport in (self._direct, self._through):
+                    if transport is not None:
+                        await transport.aclose()
 
     def prepare(self, base_url: str, headers: Mapping[str, str]) -> Line:
         """The way to `base_url` with these headers, to be made once and used for many requests. Raises JobError."""
-        return line.prepare(base_url, headers, proxy=self._proxy)
+        prepared = line.prepare(base_url, headers, proxy=self._proxy)
+        if prepared.proxy is not None and self._through is None:
+            self._through = _aiohttp(self._tls())
+        elif prepared.origin.tls:
+            self._tls()
+        return prepared
 
     async def send(self, line: Line, request: Request, *, deadline: float | None = None) -> Reply:
         """Take `request` over the wire once. Raises RequestError, and nothing else but cancellation.
@@ -89,7 +98,7 @@ class Wire:
         incoming = Incoming(attempt, line.where, self._max_reply_bytes)
         self._watch.attempts.add(attempt)
         try:
-            if self._direct is not None and line.proxy is None:
+            if line.proxy is None and self._direct is not None:
                 await _exchange(self._direct, line, request, incoming)
             else:
                 with attempt.cancelling():
@@ -101,7 +110,8 @@ class Wire:
         return incoming.reply()
 
     async def _trip(self, line: Line, request: Request, incoming: Incoming) -> None:
-        response = await self._transport.handle_async_request(line.outgoing(request, incoming.attempt))
+        assert self._through is not None
+        response = await self._through.handle_async_request(line.outgoing(request, incoming.attempt))
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
@@ -123,13 +133,21 @@ async def _exchange(direct: DirectTransport, line: Line, request: Request, incom
             pool.keep(connection)
             return
     attempt.over = over = asyncio.get_running_loop().create_future()
-    attempt.connected(reused=connection.carried > 0)
+    attempt.connected(reused=connection.kept)
     connection.send(outgoing, incoming)
     try:
         await over
     finally:
         if connection.receiver is incoming:
             connection.abort()
+
+
+def _aiohttp(context: ssl.SSLContext) -> httpx.AsyncBaseTransport:
+    """Imported by name, for those who need it: aiohttp takes a tenth of a second."""
+    transport: httpx.AsyncBaseTransport = import_module("batchrunner.transport.adapter").AiohttpTransport(
+        ssl_context=context
+    )
+    return transport
 
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
