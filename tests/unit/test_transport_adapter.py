@@ -10,6 +10,7 @@ import aiohttp
 import httpx
 import pytest
 from faulty_server import FaultyServer, plain, streamed
+from loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import RequestError
 from batchrunner.records import Request

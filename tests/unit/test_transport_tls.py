@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from faulty_server import FaultyServer, plain
+from loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import JobError, RequestError
 from batchrunner.records import Reply, Request
