@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from batchrunner.transport.dial import Dialler, Origin
-from batchrunner.transport.pool import Pool
+from batchrunner.transport.pool import IDLE_S, Pool
 
 if TYPE_CHECKING:
     import ssl
@@ -31,8 +31,9 @@ class DirectTransport(httpx.AsyncBaseTransport):
     for its context when the first connection needs it.
     """
 
-    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+    def __init__(self, *, tls: Callable[[], ssl.SSLContext] | None = None, idle_s: float = IDLE_S) -> None:
         self._dialler = Dialler(tls or lru_cache(maxsize=1)(httpx.create_ssl_context))
+        self._idle_s = idle_s
         self._pools: dict[Origin, Pool] = {}
 
     def pool(self, origin: Origin) -> Pool:
@@ -60,7 +61,7 @@ class DirectTransport(httpx.AsyncBaseTransport):
             await pool.aclose()
 
     def _opened(self, origin: Origin) -> Pool:
-        pool = self._pools[origin] = Pool(origin, self._dialler)
+        pool = self._pools[origin] = Pool(origin, self._dialler, idle_s=self._idle_s)
         return pool
 
     async def _connection(self, origin: Origin, timeout_s: float | None) -> Connection:

@@ -23,13 +23,14 @@ DIALS = 200
 class Pool:
     """Connections to one origin. The one that became idle last is used first, so that the others can age."""
 
-    def __init__(self, origin: Origin, dialler: Dialler) -> None:
+    def __init__(self, origin: Origin, dialler: Dialler, *, idle_s: float = IDLE_S, dials: int = DIALS) -> None:
         self._origin = origin
         self._dialler = dialler
+        self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
         self._idle: dict[Connection, float] = {}
-        self._slots = asyncio.Semaphore(DIALS)
+        self._slots = asyncio.Semaphore(dials)
         self._empty = asyncio.Event()
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -37,7 +38,7 @@ class Pool:
         """A connection that can be used at once."""
         while self._idle:
             connection, since = self._idle.popitem()
-            if connection.usable and self._loop.time() - since < IDLE_S:
+            if connection.usable and self._loop.time() - since < self._idle_s:
                 return connection
             connection.abort()
         return None
@@ -62,7 +63,7 @@ class Pool:
         connection.kept = True
         self._idle[connection] = self._loop.time()
         if self._sweeping is None:
-            self._sweeping = self._loop.call_later(IDLE_S, self._sweep)
+            self._sweeping = self._loop.call_later(self._idle_s, self._sweep)
 
     async def aclose(self) -> None:
         """Close all connections, those in use as well."""
@@ -85,8 +86,8 @@ class Pool:
 
     def _sweep(self) -> None:
         now = self._loop.time()
-        for connection in [connection for connection, since in self._idle.items() if now - since >= IDLE_S]:
+        for connection in [connection for connection, since in self._idle.items() if now - since >= self._idle_s]:
             del self._idle[connection]
             connection.abort()
         oldest = next(iter(self._idle.values()), None)
-        self._sweeping = None if oldest is None else self._loop.call_at(oldest + IDLE_S, self._sweep)
+        self._sweeping = None if oldest is None else self._loop.call_at(oldest + self._idle_s, self._sweep)
