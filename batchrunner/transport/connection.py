@@ -164,8 +164,10 @@ class Connection(asyncio.Protocol):
         self._surplus = self._whole
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if 0 in value:
+            raise HttpParserError(f"header {name!r} holds a NUL")
         if not self._begun:
-            self._headers.append((name, value))
+            self._headers.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None

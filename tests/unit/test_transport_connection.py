@@ -195,12 +195,13 @@ async def test_a_reset_is_told_as_one(wire: Wire, part: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2x\r\n\r\n{}",
         b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: a\0b\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 OK\r\nx" + b"y" * LOTS,
         b"HTTP/1.1 200 OK\r\n" + b"x: yyyyyyyyyyyy\r\n" * (LOTS // 12) + b"Content-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 100 Continue\r\n\r\n" * (LOTS // 10),
         b"\r\n" * LOTS,
     ],
-    ids=["two framings", "two lengths", "a false length", "no status", "a head without end", "a large head",
+    ids=["two framings", "two lengths", "a false length", "no status", "a NUL", "a head without end", "a large head",
          "interim without end", "blanks without end"],
 )  # fmt: skip
 async def test_what_is_no_reply_is_refused(wire: Wire, raw: bytes) -> None:
