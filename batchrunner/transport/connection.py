@@ -96,6 +96,13 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def shut(self) -> None:
+        """Close at once; whose reply was awaited is told."""
+        receiver = self.receiver
+        self.abort()
+        if receiver is not None:
+            receiver.ended(httpx.ReadError("the transport was closed"))
+
     def hold(self, *, held: bool) -> None:
         """Stop or go on reading."""
         if self._transport is not None and not self._transport.is_closing():

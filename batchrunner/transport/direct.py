@@ -86,6 +86,7 @@ class _Arriving(httpx.AsyncByteStream):
         self._head: tuple[int, Headers] | None = None
         self._chunks: deque[bytes] = deque()
         self._waiting = 0
+        self._held = False
         self._over = False
         self._error: Exception | None = None
         self._news = asyncio.Event()
@@ -105,13 +106,14 @@ class _Arriving(httpx.AsyncByteStream):
     def took(self, data: bytes) -> bool:
         self._chunks.append(data)
         self._waiting += len(data)
-        if self._waiting > _HOLD_BYTES:
-            self._connection.hold(held=True)
+        if self._waiting > _HOLD_BYTES and not self._held:
+            self._hold(held=True)
         self._news.set()
         return True
 
     def ended(self, error: Exception | None) -> None:
         self._over, self._error = True, error
+        self._hold(held=False)
         self._news.set()
 
     async def head(self) -> tuple[int, Headers]:
@@ -130,13 +132,19 @@ class _Arriving(httpx.AsyncByteStream):
             await self._more()
         chunk = self._chunks.popleft()
         self._waiting -= len(chunk)
-        if not self._chunks and not self._over:
-            self._connection.hold(held=False)
+        if not self._chunks:
+            self._hold(held=False)
         return chunk
 
     async def aclose(self) -> None:
         if self._connection.receiver is self:
             self._connection.abort()
+
+    def _hold(self, *, held: bool) -> None:
+        """Bound what waits to be read here. Undone when the reply ends: its connection is another's then."""
+        if held is not self._held:
+            self._held = held
+            self._connection.hold(held=held)
 
     async def _more(self) -> None:
         if self._error is not None:

@@ -69,10 +69,11 @@ class Pool:
         """Close all connections, those in use as well."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for connection in self._open:
-            connection.abort()
         self._idle.clear()
+        for connection in [*self._open]:
+            connection.shut()
         if self._open:
+            self._empty.clear()
             await self._empty.wait()
 
     def _made(self) -> Connection:

@@ -252,6 +252,25 @@ async def test_an_idle_connection_is_closed_in_time() -> None:
     assert len(peer.writers) == 2
 
 
+async def test_a_reader_that_takes_its_time_holds_the_peer_and_not_the_connection() -> None:
+    large = b"HTTP/1.1 200 OK\r\nContent-Length: 16000000\r\n\r\n" + b"y" * 16_000_000
+    async with RawPeer(large, OK + b"[]") as peer, httpx.AsyncClient(transport=DirectTransport()) as client:
+        async with client.stream("POST", peer.url) as slow:
+            await asyncio.sleep(0.1)
+            kept_back = peer.writers[0].transport.get_write_buffer_size()
+            size = sum([len(chunk) async for chunk in slow.aiter_raw()])
+        second = await client.post(peer.url)
+
+    assert (kept_back > 1_000_000, size, second.content, len(peer.writers)) == (True, 16_000_000, b"[]", 1)
+
+
+async def test_a_reply_to_head_has_no_body() -> None:
+    async with RawPeer(OK) as peer, httpx.AsyncClient(transport=DirectTransport()) as client:
+        reply = await client.head(peer.url)
+
+    assert (reply.headers["content-length"], reply.content) == ("2", b"")
+
+
 async def test_the_end_of_a_transport_ends_what_is_under_way() -> None:
     async with RawPeer(slowly(OK + b"{")) as peer:
         transport = DirectTransport()
@@ -259,8 +278,8 @@ async def test_the_end_of_a_transport_ends_what_is_under_way() -> None:
         response = await transport.handle_async_request(request)
         await asyncio.wait_for(transport.aclose(), 2)
         await peer.until_ended(1)
-
-    assert response.status_code == 200
+        with pytest.raises(httpx.ReadError, match="the transport was closed"):
+            await response.aread()
 
 
 async def test_a_fault_of_whoever_receives_is_not_taken_for_the_peers(wire: Wire) -> None:
