@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-import anyio
-
 from batchrunner.errors import RequestError
+from batchrunner.records import fact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ class Channel:
     """Names the key's source and what the lane is for, for messages."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact(frozen=True, slots=True, kw_only=True)
 class Answer:
     completion: Completion
     reply: Reply
@@ -112,11 +112,11 @@ def limited(inner: Call) -> Call:
     """Tell the lane what is in flight and how it ended: it paces, pauses and breaks by that."""
 
     async def call(channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
-        lane, started_at = channel.lane, anyio.current_time()
+        lane, started_at = channel.lane, monotonic()
         lane.in_flight += 1
         try:
             answer = await inner(channel, request, item_id=item_id, deadline=deadline)
-            lane.succeeded(latency_s=anyio.current_time() - started_at)
+            lane.succeeded(latency_s=monotonic() - started_at)
         except RequestError as error:
             lane.failed(error, item_id, started_at=started_at)
             raise

@@ -7,6 +7,7 @@ import errno
 import itertools
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -279,7 +280,7 @@ class Execution:
 
     def oldest_s(self) -> float:
         began = [trip.began_at for trip in self.runner.in_flight.values()]
-        return anyio.current_time() - min(began) if began else 0.0
+        return monotonic() - min(began) if began else 0.0
 
     def progress(self) -> Progress:
         tally, lanes = self.tally, self.lanes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from typing import TYPE_CHECKING
 
 import anyio
@@ -42,7 +43,7 @@ class Lane:
         tokens_per_minute: float | None = None,
         tell: Callable[..., None] = _tell_nobody,
         uniform: Callable[[float, float], float] = random.uniform,
-        clock: Callable[[], float] = anyio.current_time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self._tell, self._uniform = name, tell, uniform
         self.concurrency, self.breaker = concurrency, breaker
@@ -72,6 +73,13 @@ class Lane:
         if self.breaker.open:
             return 1
         return min(self.concurrency.limit, self.canary) if self.canary is not None else self.concurrency.limit
+
+    @property
+    def unpaced(self) -> bool:
+        """Whether `admit` and `rest` have nothing to wait for, now and as long as nothing fails."""
+        if self._requests is not None or self._tokens is not None:
+            return False
+        return self.ended is None and self._paused_until <= self._clock()
 
     def paused_s(self) -> float:
         return max(0.0, self._paused_until - self._clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Endpoint
 
 MOST_SEGMENT_CHARS = 128
-_COUNTS = ("max_completion_tokens", "max_tokens", "n", "seed", "top_logprobs")
+_COUNTS = frozenset({"max_completion_tokens", "max_tokens", "n", "seed", "top_logprobs"})
 APART = frozenset({"messages", "turns", "agent_id", "session_id", "conversation", "extra"})
 """Keys of an ask that are no body field of that name everywhere."""
 
@@ -97,11 +98,17 @@ def request_key(name: str, endpoint: Endpoint, path: str, body: Mapping[str, Any
     bought = dict(body)
     for dotted in endpoint.volatile:
         bought = _without(bought, dotted.removeprefix("extra."))
-    digest = hashlib.blake2b(digest_size=16)
-    for piece in (name, endpoint.base_url, path):
-        digest.update(piece.encode() + b"\0")
+    digest = _digest_at(name, endpoint.base_url, path).copy()
     digest.update(orjson.dumps(bought, option=orjson.OPT_SORT_KEYS))
     return digest.hexdigest()
+
+
+@lru_cache(maxsize=1024)
+def _digest_at(*pieces: str) -> hashlib.blake2b:
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece.encode() + b"\0")
+    return digest
 
 
 def _without(table: dict[str, Any], dotted: str) -> dict[str, Any]:
@@ -194,6 +201,8 @@ def at_least_one(body: Mapping[str, Any], *names: str) -> None:
 
 def make_whole(body: dict[str, Any]) -> None:
     """Counts that a table with gaps has as floats, 5.0 for 5: some servers refuse those."""
+    if _COUNTS.isdisjoint(body):
+        return
     for name in _COUNTS:
         value = body.get(name)
         if isinstance(value, float) and value.is_integer():

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Completion, Endpoint, Reply
 
 _NOTHING: frozenset[str] = frozenset()
+_CHECKED = frozenset({"temperature", "max_tokens", "max_completion_tokens", "n", "tools"})
 
 
 class OpenAI:
@@ -82,9 +83,10 @@ class OpenAI:
         named = isinstance(body.get("model"), str) and body["model"]
         if not named and (self.model_needed or "model" in body):
             raise BadRow(f"model: expected a name, got {building.kind_of(body.get('model'))}")
-        building.number_between(body, "temperature", 0, 2)
-        building.at_least_one(body, "max_tokens", "max_completion_tokens", "n")
-        building.tools_are_a_list(body)
+        if not _CHECKED.isdisjoint(body):
+            building.number_between(body, "temperature", 0, 2)
+            building.at_least_one(body, "max_tokens", "max_completion_tokens", "n")
+            building.tools_are_a_list(body)
 
     def complete(self, body: dict[str, Any], ask: Mapping[str, Any]) -> None:
         """Add what the dialect needs: here usage, which streams only bring when asked."""

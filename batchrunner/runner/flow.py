@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
-import anyio
 import anyio.abc
-from anyio import CancelScope, create_task_group
+from anyio import create_task_group
 
-from batchrunner.errors import BatchrunnerError, BudgetReached, RunError, StoreError
-from batchrunner.limits.breaker import CANARY, Refusals
+from batchrunner.errors import BatchrunnerError, RunError
+from batchrunner.limits.breaker import CANARY
 from batchrunner.records import Outcome
-from batchrunner.runner.queues import Backlog, Bell, Desk
+from batchrunner.runner.admission import Admission
+from batchrunner.runner.queues import READ_AHEAD, Backlog, Bell, Desk
+from batchrunner.runner.recording import Recorder
 from batchrunner.runner.sessions import Sessions
 from batchrunner.worker import Answered, Later, Trip, Unfinished
 
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from batchrunner.runner.ports import Feed, Watch
     from batchrunner.stack import Channel
     from batchrunner.worker import Worker
-
-READ_AHEAD = 256
 
 
 class Runner:
@@ -46,7 +46,7 @@ class Runner:
         brakes: Brakes,
         sessions: Sessions | None = None,
     ) -> None:
-        self.worker, self.record, self.watch, self.brakes = worker, record, watch, brakes
+        self.worker, self.watch, self.brakes = worker, watch, brakes
         self.sessions = sessions or Sessions(lambda item: None, {})
         self.desks: list[Desk] = []
         self.in_flight: dict[str, Trip] = {}
@@ -55,9 +55,19 @@ class Runner:
         self.outgrown = Bell()
         self._route, self._open_channels = route, open_channels
         self._backlogs: dict[str, Backlog] = {}
-        self._refusals = Refusals()
-        self._room, self._money, self._canary_back = Bell(), Bell(), Bell()
-        self._canaries = self._workers = 0
+        self.recorder = Recorder(record, watch, brakes)
+        self._refusals = self.recorder.refusals
+        self._admission = Admission(
+            worker=worker,
+            brakes=brakes,
+            watch=watch,
+            sessions=self.sessions,
+            refusals=self._refusals,
+            settle=self._settle,
+            others=self._others,
+        )
+        self._room = self._admission.room
+        self._workers = 0
         self._group: anyio.abc.TaskGroup
         brakes.on_drain(self._give_up_waiting)
         brakes.on_release(self._wake_waiting)
@@ -81,7 +91,7 @@ class Runner:
                 for backlog in self._backlogs.values():
                     backlog.close()
         self._give_up_waiting()
-        await self._settle_refusals()
+        await self.recorder.close()
         self._report_lost_lanes()
 
     # The feed
@@ -112,10 +122,10 @@ class Runner:
             return
         backlog = self._backlog(self._route(item))
         while not backlog.closed:
-            if len(backlog.fresh) < READ_AHEAD:
+            if not backlog.full:
                 backlog.add(item)
                 return
-            if any(len(other.fresh) < READ_AHEAD for other in self._backlogs.values() if not other.closed):
+            if any(not other.full for other in self._backlogs.values() if not other.closed):
                 feed.skip(item)
                 self.sessions.leave_out(item)
                 return
@@ -127,9 +137,9 @@ class Runner:
 
     async def _some_room(self) -> None:
         """Before another pass: until a lane that was full has worked off half of its queue."""
-        full = [backlog for backlog in self._backlogs.values() if len(backlog.fresh) > READ_AHEAD // 2]
+        full = [backlog for backlog in self._backlogs.values() if not backlog.low]
         while not self.brakes.draining and (
-            self.sessions.crowded or (full and all(len(backlog.fresh) > READ_AHEAD // 2 for backlog in full))
+            self.sessions.crowded or (full and not any(backlog.low for backlog in full))
         ):
             await self._room.wait()
 
@@ -146,18 +156,21 @@ class Runner:
 
     def _staff(self, desk: Desk) -> None:
         """As many workers as there are slots and work for them."""
-        backlog = desk.backlog
+        backlog, slots = desk.backlog, desk.channel.lane.slots
+        backlog.most_fresh = max(READ_AHEAD, slots)
         todo = len(backlog.fresh) + backlog.waits
-        for _ in range(desk.workers, min(desk.channel.lane.slots, desk.workers + todo)):
+        for _ in range(desk.workers, min(slots, desk.workers + todo)):
             desk.workers += 1
             self._workers += 1
             self._foresee()
             self._group.start_soon(self._work, desk)
 
     async def _work(self, desk: Desk) -> None:
+        lane, admission = desk.channel.lane, self._admission
         try:
-            while desk.workers <= desk.channel.lane.slots and (trip := await self._next(desk)):
-                await self._advance(trip, desk)
+            wanted = desk.workers <= lane.slots
+            while wanted and (trip := admission.at_once(desk) or await admission.next(desk)):
+                wanted = await self._advance(trip, desk)
         finally:
             desk.workers -= 1
             self._workers -= 1
@@ -167,129 +180,46 @@ class Runner:
             self.most_in_flight = max(self._workers, self.slots_soon)
             self.outgrown.ring()
 
-    async def _next(self, desk: Desk) -> Trip | None:
-        """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
-        async with desk.turnstile:
-            while (trip := await self._pick(desk)) is not None:
-                outcome = self.worker.prepare(trip)
-                if outcome is not None:
-                    await self._settle(outcome, desk)
-                elif await self._admitted(trip, desk):
-                    return trip
-                elif self.brakes.draining:
-                    self.watch.left(possibly_billed=trip.possibly_billed)
-                else:
-                    # This lane pauses or has ended; another key may serve the item.
-                    desk.backlog.later(trip, anyio.current_time())
-        return None
-
-    async def _pick(self, desk: Desk) -> Trip | None:
-        backlog, lane = desk.backlog, desk.channel.lane
-        while not self.brakes.draining and lane.ended is None and desk.workers <= lane.slots:
-            now = anyio.current_time()
-            if backlog.spent:
-                return None
-            if self.brakes.held:
-                await backlog.bell.wait()
-            elif (paused_s := lane.paused_s()) > 0:
-                await backlog.bell.wait(paused_s)
-            elif not self._refusals.passed and self._canaries >= CANARY:
-                await self._canary_back.wait()
-            elif (picked := backlog.ready(now, slots=lane.slots, may_retry=lane.may_retry)) is not None:
-                self._room.ring()
-                return picked if isinstance(picked, Trip) else self._begin(picked)
-            else:
-                await backlog.bell.wait(backlog.idle_s(now, retry_wait_s=lane.retry_wait_s))
-        return None
-
-    def _begin(self, item: Item) -> Trip:
-        trip = self.worker.start(item)
-        trip.session_fault = self.sessions.fault(item)
-        return trip
-
-    async def _admitted(self, trip: Trip, desk: Desk) -> bool:
-        assert trip.request is not None
-        if not await self._affordable(trip):
-            return False
-        self._canaries += 1
-        lane = desk.channel.lane
-        if not self.brakes.draining and lane.ended is None:
-            with CancelScope() as desk.gate:
-                await lane.admit(trip.reserved.tokens)
-                if not self._others(desk):
-                    await lane.rest()
-                if lane.ended is None and not lane.paused_s() and not self.brakes.held:
-                    lane.took(retry=trip.retry)
-                    return True
-        self._canaries -= 1
-        self._canary_back.ring()
-        self._money.ring()
-        self.worker.budget.settle(trip.reserved, cost_usd=0.0, tokens=0)
-        return False
-
-    async def _affordable(self, trip: Trip) -> bool:
-        budget = self.worker.budget
-        while not budget.fits(trip.reserved):
-            if self.brakes.draining:
-                return False
-            if budget.idle:
-                self.brakes.drain(BudgetReached(f"the next request does not fit the budget: spent {budget.describe()}"))
-                return False
-            await self._money.wait()
-        budget.reserve(trip.reserved)
-        return True
-
-    async def _advance(self, trip: Trip, desk: Desk) -> None:
-        self.in_flight[trip.item.item_id] = trip
-        attempts = trip.attempts
+    async def _advance(self, trip: Trip, desk: Desk) -> bool:
+        """Take a trip one attempt further. Whether the worker that did is still wanted."""
+        item_id, attempts = trip.item.item_id, trip.attempts
+        self.in_flight[item_id] = trip
         step = await self.worker.attempt(trip, desk.channel)
         if trip.attempts > attempts:
             self.watch.tried()
-        if isinstance(step, Outcome | Answered):
-            # The provider has billed this: losing it would bill it again on resume.
-            with CancelScope(shield=True):
-                await (self._settle(step, desk) if isinstance(step, Outcome) else self._keep_turn(step.turn))
-        del self.in_flight[trip.item.item_id]
-        self._canaries -= 1
-        if isinstance(step, Later):
-            desk.backlog.later(trip, anyio.current_time() + step.wait_s)
+        # The provider has billed an answer: what follows is not given up, however the run ends.
+        if isinstance(step, Outcome):
+            await self._settle(step, desk)
         elif isinstance(step, Answered):
-            desk.backlog.later(trip, anyio.current_time())
+            await self._keep_turn(step.turn)
+        del self.in_flight[item_id]
+        if isinstance(step, Later):
+            desk.backlog.later(trip, monotonic() + step.wait_s)
+        elif isinstance(step, Answered):
+            desk.backlog.later(trip, monotonic())
         elif isinstance(step, Unfinished):
             self._unfinished(trip, step, desk)
-        self._after(desk)
-
-    def _after(self, desk: Desk) -> None:
-        """Wake whoever waits for what an attempt has just given back."""
+        self._admission.came_back()
         lane = desk.channel.lane
-        if not self._refusals.passed:
-            self._canary_back.ring()
-        if self.worker.budget.capped:
-            self._money.ring()
         if lane.ended is not None:
             self._end_lane(desk, lane.ended)
-        if desk.workers < lane.slots:
+        slots = lane.slots
+        if desk.workers < slots:
             self._staff(desk)
+        return desk.workers <= slots
 
     # Outcomes
 
     async def _settle(self, outcome: Outcome, desk: Desk) -> None:
-        if not self._held_back(outcome, desk):
-            await self._write(outcome)
+        if self._refusals.passed:
+            await self.recorder.write(outcome)
+        else:
+            await self.recorder.settle(outcome, desk.channel.label)
         # Only now: a full disk is known before there are many in flight.
         if outcome.status == "succeeded" and not self._refusals.passed:
             await self._pass_canary()
-        self._let_next_go(outcome)
-
-    def _held_back(self, outcome: Outcome, desk: Desk) -> bool:
-        """Whether a refusal may yet turn out to be the whole run's."""
-        if outcome.status != "rejected" or not self._refusals.counts(outcome.error_type):
-            return False
-        held = self._refusals.hold(outcome)
-        end = self._refusals.judge(outcome, desk.channel.label)
-        if end is not None:
-            self.brakes.drain(end)
-        return held or end is not None
+        if self.sessions.under_way:
+            self._let_next_go(outcome)
 
     def _let_next_go(self, outcome: Outcome) -> None:
         """The item that waited behind this one in its session."""
@@ -307,39 +237,18 @@ class Runner:
         self._room.ring()
 
     async def _keep_turn(self, turn: Outcome) -> None:
-        await self._write(turn)
+        await self.recorder.write(turn)
         if not self._refusals.passed:
             await self._pass_canary()
 
-    async def _write(self, outcome: Outcome) -> None:
-        try:
-            await self.record(outcome)
-        except StoreError as error:
-            self.brakes.drain(error)
-            # What was answered is billed, and no record says so.
-            self.watch.left(possibly_billed=outcome.possibly_billed + (outcome.attempts > 0))
-            return
-        if outcome.status == "unfinished":
-            self.watch.answered(outcome)
-        else:
-            self.watch.settled(outcome)
-
     async def _pass_canary(self) -> None:
         held = self._refusals.release()
-        self._canary_back.ring()
+        self._admission.canary_back.ring()
         for desk in self.desks:
             desk.channel.lane.canary = None
             self._staff(desk)
         for outcome in held:
-            await self._write(outcome)
-
-    async def _settle_refusals(self) -> None:
-        """Refusals that showed no pattern are their items' own; those that ended the run are nobody's."""
-        for outcome in self._refusals.release():
-            if self.brakes.cause is None:
-                await self._write(outcome)
-            else:
-                self.watch.left(possibly_billed=outcome.possibly_billed)
+            await self.recorder.write(outcome)
 
     # Ends
 
@@ -391,5 +300,4 @@ class Runner:
         for desk in self.desks:
             if desk.gate is not None:
                 desk.gate.cancel()
-        for bell in (self._room, self._money, self._canary_back):
-            bell.ring()
+        self._admission.wake()

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from batchrunner.stack import Channel
     from batchrunner.worker import Trip
 
+READ_AHEAD = 256
+"""New items that a backlog takes, or as many as there are slots to work on them, if that is more."""
 WAITING_PER_SLOT = 4
 """A lane with more items in backoff than this many per slot takes no new ones."""
 
@@ -36,6 +38,9 @@ class Bell:
     async def wait(self, seconds: float | None = None) -> None:
         if self._event is None:
             self._event = anyio.Event()
+        if seconds is None:
+            await self._event.wait()
+            return
         with anyio.move_on_after(seconds):
             await self._event.wait()
 
@@ -50,6 +55,7 @@ class Backlog:
         self.fresh: deque[Item] = deque()
         self.waiting: list[tuple[float, int, Trip]] = []
         self.held: deque[Trip] = deque()
+        self.most_fresh = READ_AHEAD
         self.closed = False
         self.bell = Bell()
         self._order = count()
@@ -98,6 +104,16 @@ class Backlog:
         return min([*waits_s, retry_wait_s()] if self.held else waits_s, default=None)
 
     @property
+    def full(self) -> bool:
+        """Whether no more new items are wanted here."""
+        return len(self.fresh) >= self.most_fresh
+
+    @property
+    def low(self) -> bool:
+        """Whether it is time for new items: half of the room is free."""
+        return len(self.fresh) <= self.most_fresh // 2
+
+    @property
     def waits(self) -> int:
         """Items that have been tried and will be again."""
         return len(self.waiting) + len(self.held)
@@ -115,5 +131,7 @@ class Desk:
     backlog: Backlog
     workers: int = 0
     turnstile: Lock = field(default_factory=lambda: Lock(fast_acquire=True))
+    next_up: Trip | None = None
+    """The trip of the worker whose turn it is, while it waits for something; nobody overtakes it."""
     gate: CancelScope | None = None
     """Around the one worker that waits for its turn, so that a drain does not wait with it."""

@@ -40,6 +40,11 @@ class Sessions:
         self.held = 0
 
     @property
+    def under_way(self) -> bool:
+        """Whether any item under way is part of a session."""
+        return bool(self._names)
+
+    @property
     def crowded(self) -> bool:
         """Another pass over the input would find no room for more."""
         return self.held > self._most_held // 2

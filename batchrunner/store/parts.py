@@ -44,12 +44,13 @@ _FEW_VALUES = [
 ]
 """Columns worth a dictionary."""
 
-_values = attrgetter(*RECORD.names)
+_NAMES = RECORD.names
+_values = attrgetter(*_NAMES)
 
 
 def encode(outcome: Outcome) -> bytes:
     """The journal's payload for an outcome: a JSON object without what is unknown."""
-    known = {name: value for name, value in zip(RECORD.names, _values(outcome), strict=True) if value is not None}
+    known = {name: value for name, value in zip(_NAMES, _values(outcome), strict=True) if value is not None}
     try:
         return orjson.dumps(known)
     except orjson.JSONEncodeError:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from batchrunner.errors import StoreError
+from batchrunner.records import fact
 from batchrunner.store import chain, commits, files, parts
 from batchrunner.store.framing import End
 from batchrunner.store.journal import Journal, SegmentFiles
@@ -51,7 +52,7 @@ class Epoch:
     rows: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@fact(frozen=True, slots=True, kw_only=True)
 class Entry:
     """An outcome ready to be written."""
 

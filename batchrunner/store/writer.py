@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Self
@@ -28,19 +29,36 @@ SYNC_BYTES = 8 * 2**20
 """What a power cut may take: the outcomes of so long, so many, or so much, whichever is least."""
 
 
+GATHER_S = 0.002
+"""How long outcomes are gathered, to be written together: a write, and waking its thread, cost as much for many."""
+
+
 class _Batch:
-    """Outcomes that are written together; whoever recorded one of them waits for `done`."""
+    """Outcomes that are written together; whoever recorded one of them waits for it to land."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
         self.size_bytes = 0
-        self.last = False
+        self.ready = self.last = self.landed = False
         self.fault: BatchrunnerError | None = None
-        self.done = anyio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
 
     def add(self, one: Entry) -> None:
         self.entries.append(one)
         self.size_bytes += len(one.payload)
+
+    async def wait(self) -> None:
+        """Return once the batch has landed; a bare future, for an event costs each outcome several times as much."""
+        if not self.landed:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def land(self) -> None:
+        self.landed = True
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
 
 class Writer:
@@ -81,6 +99,7 @@ class Writer:
         self._busy = self._closed = False
         self._threads_left = 2
         self._ended = anyio.Event()
+        self._loop = asyncio.get_running_loop()
         self._group = create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._in_thread, self._write_batches)
@@ -103,14 +122,18 @@ class Writer:
     async def record(self, outcome: Outcome) -> None:
         """Return once the outcome has been written: a kill does not take it any more.
 
-        Whoever is cancelled while waiting for that does not learn of it, but the outcome is written all the
-        same. Raises StoreError when it cannot be.
+        Being cancelled takes effect after that only. Raises StoreError when it cannot be written.
         """
         one = entry(outcome)
         if self._crowded(one):
             await self._wait_for_room(one)
         batch = self._add(one)
-        await batch.done.wait()
+        try:
+            await batch.wait()
+        except asyncio.CancelledError:
+            # It is written all the same. Whoever cancels (anyio does so again at the next wait) is heard after that.
+            with CancelScope(shield=True):
+                await batch.wait()
         if batch.fault is not None:
             raise StoreError(str(batch.fault)) from batch.fault
 
@@ -132,7 +155,9 @@ class Writer:
         # The tokens are spent: being cancelled here must not lose what they bought.
         with CancelScope(shield=True):
             while self._crowded(one):
-                await self._written.done.wait()
+                if not self._busy:
+                    self._hand_over()
+                await self._written.wait()
 
     def _add(self, one: Entry) -> _Batch:
         if self._closed:
@@ -140,9 +165,14 @@ class Writer:
         batch = self._open
         batch.add(one)
         self._held_bytes += len(one.payload)
-        if not self._busy:
-            self._hand_over()
+        if len(batch.entries) == 1:
+            self._loop.call_later(GATHER_S, self._ready, batch)
         return batch
+
+    def _ready(self, batch: _Batch) -> None:
+        batch.ready = True
+        if batch is self._open and not self._busy:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         self._written, self._open, self._busy = self._open, _Batch(), True
@@ -151,8 +181,8 @@ class Writer:
     def _landed(self, batch: _Batch) -> None:
         self._busy = False
         self._held_bytes -= batch.size_bytes
-        batch.done.set()
-        if self._open.entries:
+        batch.land()
+        if self._open.ready:
             self._hand_over()
 
     def _tell(self, trouble: BatchrunnerError) -> None:
@@ -180,7 +210,7 @@ class Writer:
         self._fault = StoreError("a thread of the journal's writer failed")
         for batch in (self._written, self._open):
             batch.fault = self._fault
-            batch.done.set()
+            batch.land()
         self._close()
 
     # In the writing thread.
@@ -213,7 +243,7 @@ class Writer:
             batch.fault = self._fault = error
         # Before anyone who waits for this batch sends more.
         self._look_for_room()
-        from_thread.run_sync(self._landed, batch)
+        self._loop.call_soon_threadsafe(self._landed, batch)
 
     def _patiently(self, work: Callable[[bool], object]) -> None:
         """Do `work`, and again while the disk is full and there is patience."""

@@ -32,19 +32,27 @@ class Outcomes:
         return self._outcome(trip, "rejected", error_type=error_type, error=why)
 
     def answered(self, trip: Trip, answer: Answer, status: Literal["succeeded", "unfinished"]) -> Outcome:
-        completion, request = answer.completion, trip.request
+        """Spelled out in full: this is done for every answer, and handing columns on costs as much as making them."""
+        item, request = trip.item, trip.request
+        completion, reply = answer.completion, answer.reply
         assert request is not None
         usage = completion.usage
         model = completion.model or request.model
-        return self._outcome(
-            trip,
-            status,
+        warnings = request.warnings + completion.warnings
+        return Outcome(
+            item_id=item.item_id,
+            row=item.row,
+            input_file=item.file,
+            input_line=item.line,
+            status=status,
             text=completion.text,
             reasoning=completion.reasoning,
             refusal=completion.refusal,
             finish_reason=completion.finish_reason,
             tool_calls=completion.tool_calls,
             choices=completion.choices,
+            provider=self.provider,
+            agent_id=request.agent_id,
             model=model,
             session_id=completion.session_id or request.session_id,
             response_id=completion.response_id,
@@ -53,12 +61,22 @@ class Outcomes:
             total_tokens=usage.total_tokens,
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
+            failed_prompt_tokens=trip.failed_prompt_tokens,
+            failed_completion_tokens=trip.failed_completion_tokens,
             cost_usd=self._cost(trip, model, usage),
-            http_status=answer.reply.status,
-            latency_s=answer.reply.latency_s,
-            first_token_s=answer.reply.first_token_s,
-            warnings="; ".join((*request.warnings, *completion.warnings)) or None,
+            origin="sent",
+            attempts=trip.attempts,
+            possibly_billed=trip.possibly_billed,
+            http_status=reply.status,
+            started_at=trip.started_at,
+            finished_at=self.now_us(),
+            latency_s=reply.latency_s,
+            first_token_s=reply.first_token_s,
+            request_key=request.key,
+            sent_changes=self.changes(trip),
+            warnings="; ".join(warnings) if warnings else None,
             response=completion.response if self.settings.keep_response else None,
+            turns=conversation.written(trip.answers) if trip.answers else None,
         )
 
     def failed(self, trip: Trip, status: Status, error: RequestError, message: str) -> Outcome:
@@ -78,12 +96,12 @@ class Outcomes:
 
     def _cost(self, trip: Trip, model: str | None, usage: Usage | None) -> float | None:
         """All that the trip cost: failed attempts included; None when a part of it is unknown."""
-        failed = Usage(
-            prompt_tokens=trip.failed_prompt_tokens or 0, completion_tokens=trip.failed_completion_tokens or 0
-        )
         asked = trip.request.model if trip.request else None
-        before = self.prices.cost(model, failed, asked=asked) if trip.failed_prompt_tokens is not None else 0.0
         answered = self.prices.cost(model, usage, asked=asked) if usage is not None else 0.0
+        if trip.failed_prompt_tokens is None:
+            return answered
+        failed = Usage(prompt_tokens=trip.failed_prompt_tokens, completion_tokens=trip.failed_completion_tokens or 0)
+        before = self.prices.cost(model, failed, asked=asked)
         return None if before is None or answered is None else before + answered
 
     def _outcome(self, trip: Trip, status: Status | Literal["unfinished"], **columns: Any) -> Outcome:

@@ -96,6 +96,8 @@ class Requests:
 
     def changes(self, trip: Trip) -> str | None:
         """What is sent otherwise than the row asks, by name."""
+        if not trip.without:
+            return self.settings.sent_changes
         changes = [self.settings.sent_changes] if self.settings.sent_changes else []
         changes += [f"without {name}" for name in sorted(trip.without)]
         return ", ".join(changes) or None

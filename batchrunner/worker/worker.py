@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
-
-import anyio
 
 from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, RequestError
 from batchrunner.limits.budget import NOTHING, Reservation
@@ -65,7 +64,7 @@ class Worker:
         )
 
     def start(self, item: Item) -> Trip:
-        return Trip(item=item, began_at=anyio.current_time(), started_at=self.now_us())
+        return Trip(item=item, began_at=monotonic(), started_at=self.now_us())
 
     def prepare(self, trip: Trip) -> Outcome | None:
         """Make the trip's request and reserve for it. An outcome means: nothing is to be sent."""
@@ -121,6 +120,8 @@ class Worker:
         assert request is not None
         self.estimator.learn(request, usage)
         tokens = usage.total_tokens
+        if not self.budget.capped:
+            return NOTHING if tokens is None else Reservation(tokens=tokens)
         # A reply that does not say what it used is booked as it was estimated, so that a cap still holds.
         cost = self.prices.cost(answer.completion.model or request.model, usage, asked=request.model)
         return Reservation(
@@ -175,7 +176,7 @@ class Worker:
 
     def _left_s(self, trip: Trip) -> float:
         """Until the item's deadline."""
-        return trip.began_at + self.settings.item_s - anyio.current_time()
+        return trip.began_at + self.settings.item_s - monotonic()
 
     def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
         """The item's outcome, or the turn that was answered where others are to follow."""

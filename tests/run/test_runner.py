@@ -326,7 +326,7 @@ async def test_a_writer_that_fails_ends_the_run_with_its_error():
     async def fail(outcome):
         raise StoreError("no space left on device")
 
-    play.runner.record = fail
+    play.runner.recorder.record = fail
     await play.run(items(100))
 
     assert isinstance(play.brakes.cause, StoreError)

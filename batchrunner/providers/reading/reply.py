@@ -91,7 +91,7 @@ def _unreadable(
     )
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(slots=True)
 class _Reader:
     """Reads one reply with a status of success."""
 
@@ -151,11 +151,11 @@ class _Reader:
 
     def _completion(self, body: Mapping[str, Any], *, response: str, warnings: tuple[str, ...]) -> Completion:
         choices, usage = self._choices(body), read_usage(reported(body))
-        messages = [_message(choice) for choice in choices]
+        messages = list(map(_message, choices))
         if not any(map(_says_something, choices, messages)):
             raise self._unread("no content in the reply", "empty", reported(body))
         first = messages[0]
-        calls = stored_calls(first)
+        calls = stored_calls(first) if "tool_calls" in first or "function_call" in first else None
         return Completion(
             text=_text(first.get("content")),
             finish_reason=text_or_none(choices[0].get("finish_reason")) or None,
@@ -174,8 +174,11 @@ class _Reader:
     def _choices(self, body: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The choices in their order, none of them an error."""
         choices = body.get("choices")
-        if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        if not isinstance(choices, list):
             raise self._unread(_odd_shape(body), "malformed", reported(body))
+        for choice in choices:
+            if not isinstance(choice, dict):
+                raise self._unread(_odd_shape(body), "malformed", reported(body))
         if not choices:
             raise self._unread("no choices in the reply", "empty", reported(body))
         for choice in choices:
@@ -217,8 +220,9 @@ def _decoded(raw: bytes) -> tuple[str, tuple[str, ...]]:
 
 def _says_something(choice: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
     """A finish_reason makes even an empty text an answer: to ask again would be paid again, for the same."""
-    said = (found.get(name) for name in ("content", "tool_calls", "function_call", "refusal"))
-    return bool(choice.get("finish_reason")) or any(said)
+    if choice.get("finish_reason"):
+        return True
+    return any(found.get(name) for name in ("content", "tool_calls", "function_call", "refusal"))
 
 
 def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -231,12 +235,16 @@ def _message(choice: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _text(content: Any) -> str | None:
-    return None if content is None else storable(stream.text_of(content))
+    if content is None:
+        return None
+    return storable(content if isinstance(content, str) else stream.text_of(content))
 
 
 def _refused_parts(content: Any) -> str | None:
     """The refusal where it is a part of the content, as in requests' own messages."""
-    parts = [part.get("refusal") for part in content if isinstance(part, dict)] if isinstance(content, list) else []
+    if not isinstance(content, list):
+        return None
+    parts = [part.get("refusal") for part in content if isinstance(part, dict)]
     return storable("".join(part for part in parts if isinstance(part, str))) or None
 
 

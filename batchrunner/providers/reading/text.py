@@ -38,17 +38,23 @@ def storable(text: str) -> str:
 
 
 def text_or_none(value: Any) -> str | None:
+    if value is None:
+        return None
     return storable(value) if isinstance(value, str) else None
 
 
 def id_text(value: Any) -> str | None:
     """An id as text; servers also send numbers. None for an empty one, which says nothing."""
-    return str(value) if isinstance(value, int) and whole(value) is not None else text_or_none(value) or None
+    if type(value) is str:
+        return storable(value) or None
+    return str(value) if isinstance(value, int) and whole(value) is not None else None
 
 
 def whole(value: Any) -> int | None:
     """A whole number from 0 to 2^63-1, also written as digits or as a whole float; else None."""
-    if isinstance(value, bool):
+    if type(value) is int:
+        return value if 0 <= value <= _MOST else None
+    if value is None or isinstance(value, bool):
         return None
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from batchrunner.providers.reading.text import whole
 from batchrunner.records import UNKNOWN_USAGE, Usage
@@ -16,19 +16,29 @@ _COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens", "input_tokens",
 
 def reported(reply: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The usage object of a reply or chunk, under the first of its names that holds one with a count in it."""
-    groq = reply.get("x_groq")
-    for found in (*map(reply.get, _HOLDERS), groq.get("usage") if isinstance(groq, dict) else None):
-        if isinstance(found, dict) and any(whole(found.get(name)) is not None for name in _COUNTS):
+    for name in _HOLDERS:
+        if _counts(found := reply.get(name)):
             return found
-    return None
+    groq = reply.get("x_groq")
+    return groq["usage"] if isinstance(groq, dict) and _counts(groq.get("usage")) else None
+
+
+def _counts(found: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Whether that is a usage object with a count in it."""
+    if not isinstance(found, dict):
+        return False
+    for name in _COUNTS:  # noqa: SIM110 (a generator costs more than all the rest, for every reply)
+        if whole(found.get(name)) is not None:
+            return True
+    return False
 
 
 def read_usage(found: Mapping[str, Any] | None) -> Usage:
     """Usage with None for whatever is missing or no count. A missing total is the sum when both parts are known."""
     if not found:
         return UNKNOWN_USAGE
-    prompt = _first(found, "prompt_tokens", "input_tokens")
-    completion = _first(found, "completion_tokens", "output_tokens")
+    prompt = _either(found, "prompt_tokens", "input_tokens")
+    completion = _either(found, "completion_tokens", "output_tokens")
     total = whole(found.get("total_tokens"))
     if found.get("total_tokens") is None and prompt is not None and completion is not None:
         total = whole(prompt + completion)
@@ -42,8 +52,9 @@ def read_usage(found: Mapping[str, Any] | None) -> Usage:
     )
 
 
-def _first(found: Mapping[str, Any], *names: str) -> int | None:
-    return next((count for name in names if (count := whole(found.get(name))) is not None), None)
+def _either(found: Mapping[str, Any], name: str, other: str) -> int | None:
+    count = whole(found.get(name))
+    return whole(found.get(other)) if count is None else count
 
 
 def _detail(found: Mapping[str, Any], groups: tuple[str, ...], name: str) -> int | None:
