@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import httpx
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain, streamed
-from loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import RequestError
 from batchrunner.records import Request

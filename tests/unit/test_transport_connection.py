@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from loops import anyio_backend  # noqa: F401
+from event_loops import anyio_backend  # noqa: F401
 from raw_peer import RawPeer, reset
 
 from batchrunner.errors import RequestError

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain, streamed
-from loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import RequestError
 from batchrunner.records import Reply, Request

@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain
-from loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import JobError, RequestError
 from batchrunner.records import Reply, Request
