@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,6 +19,9 @@ from batchrunner.transport.pool import Pool
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from faulty_server import FaultyServer
 
     from batchrunner.transport.connection import Connection
 
@@ -328,6 +332,27 @@ async def test_connections_are_made_a_few_at_a_time() -> None:
         await pool.aclose()
 
     assert (dialler.most, len({*connections})) == (3, 20)
+
+
+class TwoAddresses(Names):
+    """The first of them leads nowhere."""
+
+    async def look_up(self, host: str, port: int) -> list[Any]:
+        [found] = await super().look_up(host, port)
+        return [(*found[:4], (host, 1)), found]
+
+
+async def test_another_address_is_tried_when_one_leads_nowhere(secure: FaultyServer, certificate: Path) -> None:
+    dialler = Dialler(lambda: ssl.create_default_context(cafile=str(certificate)))
+    dialler._names = TwoAddresses()
+    async with RawPeer() as peer:
+        for origin in (Origin("127.0.0.1", peer.port, False), Origin("127.0.0.1", secure.port, True)):
+            pool = Pool(origin, dialler)
+            assert (await pool.connected(lambda: None)).usable
+            await pool.aclose()
+
+    with pytest.raises(httpx.ConnectError, match="connection refused"):
+        await Pool(Origin("127.0.0.1", peer.port, False), dialler).connected(lambda: None)
 
 
 async def test_a_name_is_asked_for_once_however_many_want_it() -> None:
