@@ -90,10 +90,11 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
         "sequence": run.commit.folded_through,
     }
     if not store.results_match(target, marks):
-        batches = carried.batches(prepared.ready.source, checked, selection=selection)
+        view, count = run.view(), selection.count(checked)
+        known = selection.shards == 1 and not len(carried.schema(checked)) and store.tell_all(view, count)
         store.build_results(
-            run.view(),
-            batches,
+            view,
+            count if known else carried.batches(prepared.ready.source, checked, selection=selection),
             target,
             schema=carried.results(checked),
             metadata=marks,

@@ -11,8 +11,23 @@ with the id 0 or 404404 does not exist. A key that contains "invalid" is refused
 
 from __future__ import annotations
 
-from batchrunner.simulator.serve import Simulator, serving
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from batchrunner.simulator.settings import Settings
-from batchrunner.simulator.traffic import Counts
+
+if TYPE_CHECKING:
+    from batchrunner.simulator.serve import Simulator, serving
+    from batchrunner.simulator.traffic import Counts
 
 __all__ = ["Counts", "serving", "Settings", "Simulator"]
+
+
+def __getattr__(name: str) -> Any:
+    # A run that only might be simulated does not pay for a server: that takes as long to import as all the rest.
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+_HOMES = {"Counts": "traffic", "serving": "serve", "Simulator": "serve"}

@@ -17,7 +17,15 @@ from batchrunner.store.matching import Keys, Matches, carried_ledger, match, out
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path
-from batchrunner.store.results import RESULTS, build_results, check_target, result_batches, result_schema, results_match
+from batchrunner.store.results import (
+    RESULTS,
+    build_results,
+    check_target,
+    result_batches,
+    result_schema,
+    results_match,
+    tell_all,
+)
 from batchrunner.store.run import Epoch, Recovered, Run
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
@@ -57,6 +65,7 @@ __all__ = [
     "read_manifest",
     "result_batches",
     "result_schema",
+    "tell_all",
     "results_match",
     "totals",
     "view_run",

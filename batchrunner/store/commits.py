@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -78,6 +78,9 @@ class Commit:
         return replace(self, number=max(self.number, self.newest) + 1, newest=0, **changes)
 
 
+_STORED = tuple(each.name for each in fields(Commit) if each.name != "newest")
+
+
 def latest(directory: Path) -> Commit | None:
     """The highest valid commit, None where there are none.
 
@@ -133,9 +136,8 @@ def _numbers(directory: Path) -> list[int]:
 
 
 def _pack(commit: Commit) -> bytes:
-    fields = asdict(commit)
-    del fields["newest"]
-    body = orjson.dumps(fields)
+    # A shallow copy: orjson writes the parts as they are, and there may be a thousand of them.
+    body = orjson.dumps({name: getattr(commit, name) for name in _STORED})
     return b"".join([_OPENING % FORMAT, _digest(body), _MIDDLE, body, b"}\n"])
 
 
@@ -148,9 +150,9 @@ def _unpack(data: bytes, path: Path) -> Commit | None:
     body = data[start:-2]
     if data != b"".join([opening, _digest(body), _MIDDLE, body, b"}\n"]):
         return None
-    fields = orjson.loads(body)
-    parts = tuple(Part(**part) for part in fields.pop("parts"))
-    return Commit(parts=parts, **fields)
+    found = orjson.loads(body)
+    parts = tuple(Part(**part) for part in found.pop("parts"))
+    return Commit(parts=parts, **found)
 
 
 def _refuse_newer(data: bytes, path: Path) -> None:

@@ -76,6 +76,15 @@ class Join:
             at = pc.index_in(rows["row"], self._table["row"].combine_chunks())
             yield _merge(rows, self._table.take(at))
 
+    def in_order(self, stop: int) -> Iterator[pa.RecordBatch]:
+        """All outcomes of rows before `stop`, in the order of their rows."""
+        for number in range(-(-stop // self.bucket_rows)):
+            self._hold(number)
+            table = self._table.take(pc.sort_indices(self._table["row"]))
+            if stop < (number + 1) * self.bucket_rows:
+                table = table.filter(pc.less(table["row"], stop))
+            yield from table.combine_chunks().to_batches()
+
     def _hold(self, number: int) -> None:
         if self._held == number:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ class Ledger:
         self.sequence[row] = sequence
         self.counts[old] -= 1
         self.counts[code] += 1
+
+    def note_ascending(self, rows: memoryview, sequences: memoryview, codes: memoryview) -> None:
+        """Take many outcomes into account, no two of the same row, in the order of their rows.
+
+        Most parts hold whole stretches of rows that nothing is known of yet: those are copied at once.
+        """
+        start = 0
+        while start < len(rows):
+            first = rows[start]
+            # While rows ascend, a row that is as far from the first as its place ends an unbroken stretch.
+            end = bisect_right(range(len(rows)), 0, lo=start, key=lambda at: rows[at] - first - (at - start))
+            self._note_stretch(first, rows[start:end], sequences[start:end], codes[start:end])
+            start = end
+
+    def _note_stretch(self, first: int, rows: memoryview, sequences: memoryview, codes: memoryview) -> None:
+        stop, found = first + len(rows), bytes(codes)
+        if any(self.codes[first:stop]) or NONE in found:
+            self.note_all(rows, sequences, codes)
+            return
+        self.codes[first:stop] = found
+        memoryview(self.sequence)[first:stop] = sequences
+        for code in set(found):
+            count = found.count(code)
+            self.counts[NONE] -= count
+            self.counts[code] += count
 
     def note_all(self, rows: Iterable[int], sequences: Iterable[int], codes: Iterable[int]) -> None:
         """Take many outcomes into account."""

@@ -14,6 +14,7 @@ from batchrunner.errors import StoreError
 from batchrunner.schema import outcome_schema
 from batchrunner.store import files
 from batchrunner.store.joining import Join
+from batchrunner.store.ledger import NONE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -36,23 +37,34 @@ def result_schema(kept: pa.Schema, *, has_turns: bool = False) -> pa.Schema:
 
 
 def result_batches(
-    view: View, input_batches: Iterable[pa.RecordBatch], *, schema: pa.Schema, scratch: Path | None = None
+    view: View, rows: Iterable[pa.RecordBatch] | int, *, schema: pa.Schema, scratch: Path | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The input's rows in the input's order, each with its current outcome; nulls where there is none.
 
-    `schema` is a `result_schema`. A batch of the input has `row` (ascending), `item_id`, `input_file`,
-    `input_line` and the columns to keep. `cost_usd` is what the item cost in this run in all. `scratch` is
-    a directory with room for the outcomes, should they not fit in memory; the system's own unless told.
+    `schema` is a `result_schema`. `rows` are batches of the input with `row` (ascending), `item_id`, `input_file`,
+    `input_line` and the columns to keep; or only their number, where `tell_all` says that outcomes know the rest.
+    `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the outcomes, should
+    they not fit in memory; the system's own unless told.
     """
     with Join(view, scratch) as join:
-        for batch in input_batches:
-            for rows in join.rows_of(batch):
-                yield rows.select(schema.names).cast(schema)
+        found = (
+            join.in_order(rows) if isinstance(rows, int) else (each for batch in rows for each in join.rows_of(batch))
+        )
+        for batch in found:
+            yield batch.select(schema.names).cast(schema)
+
+
+def tell_all(view: View, rows: int) -> bool:
+    """Whether the outcomes of the first rows say all that the input says of them, so that it need not be read.
+
+    They do where each has one and none is of an earlier input or job, whose rows had other places.
+    """
+    return view.commit.carried is None and view.ledger.codes.count(NONE, 0, rows) == 0
 
 
 def build_results(
     view: View,
-    input_batches: Iterable[pa.RecordBatch],
+    input_rows: Iterable[pa.RecordBatch] | int,
     target: Path,
     *,
     schema: pa.Schema,
@@ -62,12 +74,12 @@ def build_results(
 ) -> int:
     """Put the results at `target`, whole and durable; give the number of rows.
 
-    Metadata that is no string is written as JSON. Raises StoreError when the disk refuses, and when
-    something that is not this run's is at `target`, unless told to overwrite it.
+    `input_rows` are as `result_batches` takes them. Metadata that is no string is written as JSON. Raises StoreError
+    when the disk refuses, and when something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
     schema = schema.with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
-    batches = result_batches(view, input_batches, schema=schema, scratch=target.parent)
+    batches = result_batches(view, input_rows, schema=schema, scratch=target.parent)
     with files.storing(target):
         file = files.create_beside(target, mode)
         beside = files.beside_of(target)

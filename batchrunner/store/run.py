@@ -88,6 +88,8 @@ class Run:
         folded = End(segment=commit.folded_segment, sequence=commit.folded_through, length=0)
         self._tail = max(survey.tail, folded, key=lambda end: end.sequence)
         self._number = max(commit.folded_segment, *self.segments.numbers(), 0)
+        self._opening: View | None = None
+        """What was in parts when the run began: its ledger takes a while to make."""
         self._making_room = threading.Lock()
 
     @property
@@ -132,7 +134,9 @@ class Run:
 
     def spent(self) -> Totals:
         """Totals over the whole life of the run, of what is in parts."""
-        return totals(self.view())
+        view, self._opening = self._opening, None
+        unchanged = view is not None and view.commit is self.commit and self.recorded == self.commit.folded_through
+        return totals(view if view is not None and unchanged else self.view())
 
     def begin(self, epoch: Epoch | None = None, *, carried: pa.Table | None = None) -> None:
         """Take up the current epoch, or begin a new one, and open the journal.
@@ -142,7 +146,8 @@ class Run:
         with files.preparing(self.directory):
             if epoch is not None:
                 self._commit_epoch(epoch, carried)
-            self.ledger = self.view().ledger
+            self._opening = self.view()
+            self.ledger = self._opening.ledger
             self._number += 1
             self._journal = Journal(
                 self.segments,

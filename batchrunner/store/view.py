@@ -196,6 +196,14 @@ def small(numbers: pa.Array) -> memoryview:
 def note(ledger: Ledger, table: pa.Table, codes: pa.Array, where: object) -> None:
     """Take a table's outcomes into account. Raises RunError for a row that the input does not have."""
     rows = longs(table["row"])
-    if rows and not 0 <= min(rows) <= max(rows) < ledger.rows:
+    ends = pc.min_max(table["row"]).as_py()
+    if rows and not 0 <= ends["min"] <= ends["max"] < ledger.rows:
         raise RunError(f"{where}: holds rows that the input of {ledger.rows} rows does not have; {WAY_OUT}")
-    ledger.note_all(rows, longs(table["sequence"]), small(codes))
+    take = ledger.note_ascending if _ascending(table["row"]) else ledger.note_all
+    take(rows, longs(table["sequence"]), small(codes))
+
+
+def _ascending(rows: pa.ChunkedArray) -> bool:
+    """Whether every row is higher than the one before it."""
+    whole = rows.combine_chunks()
+    return len(whole) < 2 or bool(pc.all(pc.less(whole.slice(0, len(whole) - 1), whole.slice(1))).as_py())

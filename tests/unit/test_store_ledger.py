@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,6 +44,22 @@ def test_settled_is_what_needs_no_request():
     assert [ledger.is_settled(row) for row in range(5)] == [True, True, False, False, False]
     assert (ledger.settled, ledger.unfinished) == (2, 1)
     assert (ledger.succeeded, ledger.rejected, ledger.exhausted) == (1, 2, 1)
+
+
+@given(NOTES, st.dictionaries(st.integers(0, ROWS - 1), st.integers(NONE, BAD_ROW)))
+def test_ascending_rows_count_as_they_do_one_by_one(before: list[tuple[int, int]], later: dict[int, int]):
+    single, bulk = Ledger(ROWS), Ledger(ROWS)
+    for ledger in (single, bulk):
+        for sequence, (row, code) in enumerate(before, 1):
+            ledger.note(row, sequence, code)
+    rows = array("q", sorted(later))
+    sequences = array("q", range(len(before) + 1, len(before) + 1 + len(rows)))
+
+    for row, sequence in zip(rows, sequences, strict=True):
+        single.note(row, sequence, later[row])
+    bulk.note_ascending(memoryview(rows), memoryview(sequences), memoryview(bytes(later[row] for row in rows)))
+
+    assert (single.sequence, single.codes, single.counts) == (bulk.sequence, bulk.codes, bulk.counts)
 
 
 @given(NOTES)

@@ -102,6 +102,36 @@ def test_a_row_without_an_outcome_has_nulls(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("bucket_bytes", [1, 10**9])
+def test_outcomes_alone_give_the_same_table_where_they_know_all(tmp_path: Path, bucket_bytes: int, monkeypatch):
+    monkeypatch.setattr(Join.__init__, "__kwdefaults__", {"bucket_bytes": bucket_bytes})
+    first = [outcome(row, input_file="f", input_line=row + 1, status="exhausted") for row in (3, 0)]
+    later = [outcome(row, input_file="f", input_line=row + 1, text=f"t{row}") for row in (4, 0, 3, 2, 1, 5)]
+    run_of(tmp_path, [*first, *later], rows=6)
+    view, schema = view_run(tmp_path), results.result_schema(pa.schema([]))
+
+    assert results.tell_all(view, 6)
+    for stop in (6, 4, 1):
+        joined, alone = (
+            pa.Table.from_batches(results.result_batches(view, rows, schema=schema, scratch=tmp_path), schema)
+            for rows in (input_of(stop), stop)
+        )
+        assert alone["row"].to_pylist() == list(range(stop))
+        assert alone.equals(joined)
+
+
+def test_outcomes_do_not_tell_all_of_rows_without_one_and_of_rows_that_moved(tmp_path: Path):
+    run_of(tmp_path, [outcome(0), outcome(2)], rows=3)
+    assert results.tell_all(view_run(tmp_path), 1)
+    assert not results.tell_all(view_run(tmp_path), 3)
+
+    with open_run(tmp_path) as run:
+        carried = pa.table({"row": [0, 1], "sequence": [2, 1], "code": [1, 1]})
+        run.begin(Epoch(input={"new": True}, asked={}, rows=2), carried=carried)
+        run.finish()
+    assert not results.tell_all(view_run(tmp_path), 2)
+
+
 def test_cost_is_all_that_the_item_cost_in_this_run(tmp_path: Path):
     outcomes = [
         outcome(0, status="exhausted", cost_usd=0.25),
