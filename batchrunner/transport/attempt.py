@@ -57,8 +57,9 @@ class Attempt:
         self._scope: anyio.CancelScope | None = None
 
     def dialling(self) -> None:
-        """Its turn to connect has come."""
-        self.due = min(self._now() + self._clocks.connect_s, self._end)
+        """Its turn to connect has come: what it waited for that is no latency of the server's."""
+        self.started = self._now()
+        self.due = min(self.started + self._clocks.connect_s, self._end)
 
     def connected(self, *, reused: bool) -> None:
         self.reused = reused
