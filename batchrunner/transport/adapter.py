@@ -11,7 +11,8 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.payload import Payload
 from yarl import URL
 
-from batchrunner.transport.connection import TRIP, Connection, Connector, Trip
+from batchrunner.transport.connection import MAX_HEAD_BYTES
+from batchrunner.transport.connector import TRIP, Connector, Handler, Trip
 from batchrunner.transport.translation import translated
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from aiohttp.abc import AbstractStreamWriter
-
-MAX_HEAD_BYTES = 64 * 1024
 
 _READ_BYTES = 256 * 1024
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None)
@@ -121,7 +120,7 @@ class _Body(httpx.AsyncByteStream):
         self._response = response
         self._trip = trip
         self._framed = any(name.lower() in _FRAMES for name, _ in response.raw_headers)
-        if isinstance(trip.protocol, Connection):
+        if isinstance(trip.protocol, Handler):
             trip.protocol.reading = response.content
 
     def __aiter__(self) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,8 +12,8 @@ import anyio
 from batchrunner.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    import asyncio
+    from collections.abc import Callable, Iterator
 
 SWEEP_S = 0.05
 TAIL_S = 0.1
@@ -36,14 +37,14 @@ class Clocks:
 class Attempt:
     """One trip over the wire: how far it is, and when its next clock runs out.
 
-    A context manager: what runs inside is cancelled when a clock runs out; `finished` is None then.
+    A clock that runs out ends the wait for `over`, or cancels what runs inside `cancelling`.
     """
 
-    __slots__ = ("_clocks", "_deadline", "_end", "_now", "_scope", "_watch", "due", "error_status", "finished",
-                 "first_content", "phase", "reused", "started", "was_sent")  # fmt: skip
+    __slots__ = ("_clocks", "_deadline", "_end", "_now", "_scope", "due", "error_status", "expired", "finished",
+                 "first_content", "over", "phase", "reused", "started", "was_sent")  # fmt: skip
 
-    def __init__(self, watch: Watch, clocks: Clocks, *, deadline: float | None) -> None:
-        self._watch, self._clocks, self._now = watch, clocks, watch.now
+    def __init__(self, now: Callable[[], float], clocks: Clocks, *, deadline: float | None) -> None:
+        self._clocks, self._now = clocks, now
         self._deadline = math.inf if deadline is None else deadline
         self.started = self._now()
         self._end = min(self.started + clocks.attempt_s, self._deadline)
@@ -51,8 +52,14 @@ class Attempt:
         self.due = min(self.started + clocks.connect_s, self._end)
         self.first_content: float | None = None
         self.finished: float | None = None
-        self.reused = self.was_sent = self.error_status = False
+        self.reused = self.was_sent = self.error_status = self.expired = False
+        self.over: asyncio.Future[None] | None = None
         self._scope: anyio.CancelScope | None = None
+
+    def dialling(self) -> None:
+        """Its turn to connect has come: what it waited for that is no latency of the server's."""
+        self.started = self._now()
+        self.due = min(self.started + self._clocks.connect_s, self._end)
 
     def connected(self, *, reused: bool) -> None:
         self.reused = reused
@@ -88,8 +95,23 @@ class Attempt:
     def expire(self) -> None:
         """A clock has run out."""
         self.due = math.inf
+        self.expired = True
         if self._scope is not None:
             self._scope.cancel()
+        else:
+            self.wake()
+
+    def wake(self) -> None:
+        """Nothing more is waited for."""
+        if self.over is not None and not self.over.done():
+            self.over.set_result(None)
+
+    @contextmanager
+    def cancelling(self) -> Iterator[None]:
+        """What runs inside is cancelled when a clock runs out."""
+        with anyio.CancelScope() as self._scope:
+            yield
+        self._scope = None
 
     def seconds_to(self, instant: float | None) -> float | None:
         return None if instant is None else instant - self.started
@@ -115,17 +137,6 @@ class Attempt:
         if self.phase == "first_byte_s":
             return f"no content from {where} within {self._clocks.first_byte_s:g} s (timeouts.first_byte_s)"
         return f"no more content from {where} for {self._clocks.idle_s:g} s (timeouts.idle_s)"
-
-    def __enter__(self) -> Attempt:
-        self._scope = anyio.CancelScope()
-        self._scope.__enter__()
-        self._watch.attempts.add(self)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> bool:
-        self._watch.attempts.discard(self)
-        assert self._scope is not None
-        return self._scope.__exit__(kind, error, at)
 
 
 class Watch:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _BOM = b"\xef\xbb\xbf"
 _BLANK = b" \t\r\n"
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b"error:", b":")
+_FIELD_BYTES = max(map(len, _FIELDS))
 _CONTENT = re.compile(rb"(?:\A|[\r\n])(?:data|error):[ \t]*[^\s]")
 _LINE_START_BYTES = 16
 _STEP_BYTES = 64 * 1024
@@ -121,7 +122,8 @@ def kind_of(start: bytes, *, labelled: bool, ended: bool) -> Literal["plain", "s
         return "plain" if text.startswith((b"{", b"[", b"<")) else "stream"
     if text.startswith(_FIELDS):
         return "stream"
-    return None if not ended and any(field.startswith(text) for field in _FIELDS) else "plain"
+    may_become = not ended and len(text) < _FIELD_BYTES and any(field.startswith(text) for field in _FIELDS)
+    return None if may_become else "plain"
 
 
 def _is_text(data: bytes) -> bool:

@@ -1,26 +1,29 @@
-"""aiohttp's connections, made to tell how far a request has come."""
+"""One connection: HTTP/1.1 spoken over it, one request after another."""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
-from functools import partial
-from typing import TYPE_CHECKING, Protocol
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
+import httpx
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from batchrunner.transport.wording import NotHTTP, told
 
 if TYPE_CHECKING:
-    import asyncio
-    import ssl
+    from collections.abc import Callable
 
-    from aiohttp.client_reqrep import ClientRequest
-    from aiohttp.connector import Connection as Held
-    from aiohttp.streams import StreamReader
-    from aiohttp.tracing import Trace
+    Headers = list[tuple[bytes, bytes]]
+
+MAX_HEAD_BYTES = 64 * 1024
+
+_SWITCHING = 101
+_FRAMES = frozenset({b"content-length", b"transfer-encoding"})
+_PLAIN_CLOSE = {False: "the connection was closed without an answer", True: "the connection was closed in the reply"}
 
 
 class Progress(Protocol):
-    """Told how far a request has come. Put one into `request.extensions["progress"]`."""
+    """Told how far a request has come. For other clients: put one into `request.extensions["progress"]`."""
 
     def connected(self, *, reused: bool) -> None:
         """There is a connection; `reused` if it has carried an earlier request."""
@@ -29,82 +32,202 @@ class Progress(Protocol):
         """The whole request was handed to the network."""
 
 
-class Trip:
-    """What the connector and the payload learn about one request."""
-
-    __slots__ = ("fresh", "progress", "protocol", "transport", "was_sent")
-
-    def __init__(self, progress: Progress | None) -> None:
-        self.progress = progress
-        self.fresh = False
-        self.was_sent = False
-        self.protocol: ResponseHandler | None = None
-        self.transport: asyncio.Transport | None = None
-
-    def connected(self, protocol: ResponseHandler | None) -> None:
-        self.protocol = protocol
-        self.transport = protocol.transport if protocol is not None else None
-        if self.progress is not None:
-            self.progress.connected(reused=not self.fresh)
+class Receiver(Protocol):
+    """Takes one reply in, called as its bytes arrive. Whoever gives False wants no more: the connection ends."""
 
     def sent(self) -> None:
-        self.was_sent = True
-        if self.progress is not None:
-            self.progress.sent()
+        """The whole request was handed to the network."""
 
-    def drop(self) -> None:
-        """End a connection that is closing at once, rather than when its peer has read all that was sent to it."""
-        if self.transport is not None and self.transport.is_closing():
-            self.transport.abort()
+    def begun(self, status: int, headers: Headers) -> bool:
+        """The head is in."""
 
-    def broken(self) -> BaseException | None:
-        """The error that took the connection down; None for one that was closed in order."""
-        error = self.protocol.exception() if self.protocol is not None else None
-        return error if isinstance(error, OSError) else None
+    def took(self, data: bytes) -> bool:
+        """The next bytes of the body, without their framing."""
 
+    def ended(self, error: Exception | None) -> None:
+        """The reply is whole, or has broken off, or will not come. Not called after a False.
 
-TRIP: ContextVar[Trip] = ContextVar("trip")
+        The error is one of httpx's, unless the receiver itself has raised another.
+        """
 
 
-class Connection(ResponseHandler):
-    """Tells the reader of a body when its framing turns to garbage; aiohttp's own leaves it waiting."""
+class Connection(asyncio.Protocol):
+    """Carries one exchange at a time: a request is written at once, its reply parsed straight into a `Receiver`.
 
-    reading: StreamReader | None = None
+    A connection that cannot carry another one closes itself: its peer said so, said more than it was asked, or
+    spoke no HTTP. `free` is told each time that it can, `lost` once when it is gone.
+    """
 
-    @classmethod
-    def made(cls, loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-        return cls(loop)
+    __slots__ = ("_barren", "_begun", "_fed", "_free", "_fruitful", "_headers", "_keep", "_lost", "_parser",
+                 "_paused", "_refused", "_sent", "_surplus", "_transport", "_whole", "kept", "receiver",
+                 "usable")  # fmt: skip
 
-    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
-        super().set_exception(exc, *cause)
-        reading = self.reading
-        if reading is not None and not reading.is_eof() and reading.exception() is None:
-            reading.set_exception(exc, *cause)
+    def __init__(self, free: Callable[[Connection], None], lost: Callable[[Connection], None]) -> None:
+        self._free, self._lost = free, lost
+        self._parser: HttpResponseParser | None = None
+        self._transport: asyncio.Transport | None = None
+        self._headers: Headers = []
+        self._begun = self._whole = self._keep = self._refused = self._surplus = False
+        self._paused = self._sent = self._fruitful = False
+        self._fed = self._barren = 0
+        self.kept = False
+        """Whether it has been idle, and its peer may be about to close it."""
+        self.receiver: Receiver | None = None
+        """Whose reply is awaited."""
+        self.usable = False
+
+    def send(self, request: bytes, receiver: Receiver) -> None:
+        """Write `request`, and let `receiver` have its reply. Only while it is usable and nobody's reply awaited."""
+        assert self._transport is not None
+        self._begun = self._whole = self._keep = self._refused = self._surplus = self._sent = self._fruitful = False
+        self._barren = 0
+        self._headers = []
+        self.receiver = receiver
+        self._transport.write(request)
+        # What is still waiting to be written has not gone out; what broke at once has not either.
+        if not self._paused and not self._transport.is_closing():
+            self._sent = True
+            receiver.sent()
+
+    def abort(self) -> None:
+        """Close at once; whose reply was awaited hears nothing more."""
+        self.usable = False
+        self.receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def shut(self) -> None:
+        """Close at once; whose reply was awaited is told."""
+        receiver = self.receiver
+        self.abort()
+        if receiver is not None:
+            receiver.ended(httpx.ReadError("the transport was closed"))
+
+    def hold(self, *, held: bool) -> None:
+        """Stop or go on reading."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading() if held else self._transport.resume_reading()
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Uvloop's transports do all that asyncio's do, and are none of them.
+        self._transport = written = cast("asyncio.Transport", transport)
+        self._parser = HttpResponseParser(self)
+        # As lenient as aiohttp's client is: these come from real servers and change no message's bounds.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        # Paused until the last byte has left us: what is written then has gone out.
+        written.set_write_buffer_limits(high=0)
+        self.usable = True
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self.receiver
+        if receiver is None or self._parser is None:
+            self.abort()  # Nobody had asked; the next request would take it for its answer.
+            return
+        self._fed = len(data)
+        try:
+            self._parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            self._misspoken(error)
+            return
+        if self._refused:
+            self.abort()
+        elif self._whole:
+            self._done(receiver)
+        elif self._fruitful:
+            self._fruitful, self._barren = False, 0
+        else:
+            self._barren += self._fed
+            if self._barren > MAX_HEAD_BYTES:
+                self._misspoken(HttpParserError(f"more than {MAX_HEAD_BYTES} bytes of headers"))
+
+    def eof_received(self) -> None:
+        if self.receiver is not None:
+            self._broken(self.receiver, None)
+        self.usable = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.usable = False
+        if self.receiver is not None:
+            self._broken(self.receiver, exc)
+        self._parser = self._transport = None
+        self._lost(self)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        if self.receiver is not None and not self._sent:
+            self._sent = True
+            self.receiver.sent()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        self._surplus = self._whole
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if 0 in value:
+            raise HttpParserError(f"header {name!r} holds a NUL")
+        if not self._begun:
+            self._headers.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        assert self._parser is not None
+        status = self._parser.get_status_code()
+        if status < 200 and status != _SWITCHING:  # An interim reply.
+            self._headers = []
+        elif not self._whole and self.receiver is not None:
+            if self._barren + self._fed > MAX_HEAD_BYTES < sum(len(name) + len(value) for name, value in self._headers):
+                raise HttpParserError(f"the reply's headers are larger than {MAX_HEAD_BYTES} bytes")
+            self._begun = self._fruitful = True
+            self._keep = self._parser.should_keep_alive()
+            self._refused = not self.receiver.begun(status, self._headers)
+
+    def on_body(self, data: bytes) -> None:
+        self._fruitful = True
+        if not self._refused and not self._whole and self.receiver is not None:
+            self._refused = not self.receiver.took(data)
+
+    def on_message_complete(self) -> None:
+        self._whole = self._begun
+
+    # How an exchange ends.
+
+    def _done(self, receiver: Receiver) -> None:
+        if self._keep and self.usable and not self._surplus and not self._paused:
+            self.receiver = None
+            self._free(self)
+        else:
+            self.abort()
+        receiver.ended(None)
+
+    def _misspoken(self, error: HttpParserError | HttpParserUpgrade) -> None:
+        receiver, refused, whole = self.receiver, self._refused, self._whole
+        self.abort()
+        if receiver is None or refused:
+            return
+        cause = error.__context__ if isinstance(error, HttpParserCallbackError) else error
+        if isinstance(cause, HttpParserError | HttpParserUpgrade):
+            receiver.ended(None if whole else _chained(NotHTTP(str(cause)), cause))
+        elif isinstance(cause, Exception):
+            receiver.ended(cause)
+
+    def _broken(self, receiver: Receiver, cause: Exception | None) -> None:
+        self.abort()
+        if cause is not None:
+            kind = httpx.ReadError if self._sent or self._begun else httpx.WriteError
+            receiver.ended(_chained(kind(told(cause)), cause))
+        elif self._begun and not any(name.lower() in _FRAMES for name, _ in self._headers):
+            receiver.ended(None)  # The end of the connection is the end of the body.
+        else:
+            receiver.ended(httpx.RemoteProtocolError(_PLAIN_CLOSE[self._begun]))
 
 
-class Connector(aiohttp.TCPConnector):
-    """Says which connection a request got. (aiohttp's tracing says it too, for 13 us a request.)"""
-
-    def __init__(self, *, ssl: ssl.SSLContext | bool) -> None:
-        super().__init__(limit=0, ssl=ssl)
-        self._factory = partial(Connection.made, self._loop)
-
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout) -> Held:
-        trip = TRIP.get()
-        connection = await super().connect(req, traces, timeout)
-        while not trip.fresh and _said_more(connection):
-            connection.close()
-            connection = await super().connect(req, traces, timeout)
-        trip.connected(connection.protocol)
-        return connection
-
-    async def _create_connection(
-        self, req: ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> ResponseHandler:
-        TRIP.get().fresh = True
-        return await super()._create_connection(req, traces, timeout)
-
-
-def _said_more(connection: Held) -> bool:
-    """Whether something came in that nobody had asked for; the next request would take it for its answer."""
-    return connection.protocol is not None and connection.protocol.should_close
+def _chained(error: httpx.TransportError, cause: BaseException) -> httpx.TransportError:
+    error.__cause__ = cause
+    return error

@@ -7,11 +7,10 @@ import socket
 import ssl
 from typing import TYPE_CHECKING
 
-import aiohttp
 import httpx
-from aiohttp.http import HttpProcessingError
 
 from batchrunner.errors import ErrorType, RequestError, Verdict
+from batchrunner.transport.wording import NotHTTP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,22 +55,18 @@ MEANING: dict[type[Exception], tuple[Verdict, ErrorType]] = {
 
 TRANSLATED = (httpx.HTTPError, httpx.InvalidURL, httpx.CookieConflict, httpx.StreamError)
 
-_NO_HTTP = (aiohttp.ClientResponseError, HttpProcessingError)
-"""Something came back, and is no reply: that connection was not closed."""
-
 _NO_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 def failure(error: Exception, attempt: Attempt, *, where: str, status: int | None = None) -> RequestError:
     """What `error` means. `status` is that of the reply it broke off, None when none had begun."""
-    verdict, error_type = MEANING[next(kind for kind in type(error).__mro__ if kind in MEANING)]
+    verdict, error_type = MEANING[_known(error)]
     causes = list(_causes(error))
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
         return RequestError(_untrusted(causes, where), verdict="abort", error_type="connection", scope="run")
     if any(isinstance(cause, OSError) and cause.errno in _NO_FILES for cause in causes):
         return RequestError(_no_files(where), verdict=verdict, error_type=error_type, scope="machine", wait_s=0.0)
-    answered = any(isinstance(cause, _NO_HTTP) for cause in causes)
-    stale = status is None and attempt.reused and error_type == "connection" and not answered
+    stale = status is None and attempt.reused and error_type == "connection" and not isinstance(error, NotHTTP)
     return RequestError(
         f"{_happened(error, causes, attempt, where=where, status=status, stale=stale)} ({_named(error)})",
         verdict=verdict,
@@ -98,7 +93,12 @@ def _happened(
 
 def _named(error: Exception) -> str:
     """The class as well: some of these come without a word."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return f"{_known(error).__name__}: {error}" if str(error) else _known(error).__name__
+
+
+def _known(error: Exception) -> type[Exception]:
+    """The class of `error`, or the nearest above it, that is httpx's own."""
+    return next(kind for kind in type(error).__mro__ if kind in MEANING)
 
 
 def _untrusted(causes: list[BaseException], where: str) -> str:

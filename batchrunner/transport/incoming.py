@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 import httpx
 
@@ -34,31 +35,71 @@ class Incoming:
         self._headers: dict[str, str] = {}
         self._body: Body | None = None
         self._cut: str | None = None
+        self._fault: Exception | None = None
 
     async def read(self, response: httpx.Response, stream: AsyncIterable[bytes]) -> None:
-        """Take in the reply that `response` begins and `stream` goes on with. Raises RequestError."""
+        """Take in the reply that `response` begins and `stream` goes on with."""
+        if not self.begun(response.status_code, response.headers.raw):
+            return
+        try:
+            async for chunk in stream:
+                if not self.took(chunk):
+                    return
+        except TRANSLATED as error:
+            self.ended(error)
+        else:
+            self.ended(None)
+
+    def sent(self) -> None:
+        """The whole request was handed to the network."""
+        self.attempt.was_sent = True
+
+    def begun(self, status: int, headers: list[tuple[bytes, bytes]]) -> bool:
+        """The head is in. Whether the body is wanted."""
         self.attempt.answered()
-        self._status, self._headers = response.status_code, lowered(response.headers.raw)
-        if not 200 <= self._status < 300:
+        self._status, self._headers = status, lowered(headers)
+        if not 200 <= status < 300:
             self.attempt.refused()
         try:
-            body = self._body = self._expected()
-            await self._take(stream, body)
-            self._cut = body.end(cut=self._cut)
+            self._body = self._expected()
         except Unreadable as fault:
-            self._broke(
-                RequestError(
-                    str(fault), verdict=fault.verdict, error_type=fault.error_type, status=self._status, went_out=True
-                )
-            )
+            return self._refused(fault)
+        return True
+
+    def took(self, data: bytes) -> bool:
+        """The next bytes of the body are in. Whether more are wanted."""
+        body = self._body
+        assert body is not None
+        try:
+            if not body.done and body.feed(data):
+                self.attempt.content()
+        except Unreadable as fault:
+            return self._refused(fault)
+        if body.done:
+            self.attempt.finish()
+        return True
+
+    def ended(self, error: Exception | None) -> None:
+        """The reply is whole, or has broken off with `error`, or will not come."""
+        body = self._body
+        if error is not None and (body is None or not body.done):
+            self._broken_by(error)
+        if body is not None and self._fault is None:
+            try:
+                self._cut = body.end(cut=self._cut)
+            except Unreadable as fault:
+                self._refused(fault)
         self.attempt.finish()
+        self.attempt.wake()
 
     def reply(self) -> Reply:
-        """The reply, when there is one. Raises RequestError if a clock ran out before."""
+        """The reply, when there is one. Raises RequestError: what broke it off, or that a clock ran out before."""
         attempt = self.attempt
         if attempt.finished is None:
             self._broke(attempt.timeout(self.where))
             attempt.finish()
+        if self._fault is not None:
+            raise self._fault
         body = self._body
         events = body.events if body is not None else None
         return Reply(
@@ -82,24 +123,31 @@ class Incoming:
             max_bytes=self._max_bytes,
         )
 
-    async def _take(self, stream: AsyncIterable[bytes], body: Body) -> None:
-        try:
-            async for chunk in stream:
-                if not body.done and body.feed(chunk):
-                    self.attempt.content()
-                if body.done:
-                    self.attempt.finish()
-        except httpx.RemoteProtocolError:
-            if not body.done:
-                self._cut = "the connection was closed before the end of the reply"
-        except TRANSLATED as error:
-            if not body.done:
-                self._broke(failure(error, self.attempt, where=self.where, status=self._status))
+    def _broken_by(self, error: Exception) -> None:
+        if self._body is not None and isinstance(error, httpx.RemoteProtocolError):
+            self._cut = "the connection was closed before the end of the reply"
+        elif isinstance(error, TRANSLATED):
+            meant = failure(error, self.attempt, where=self.where, status=self._status or None)
+            meant.__cause__ = error
+            self._broke(meant)
+        else:
+            self._fault = error
+
+    def _refused(self, fault: Unreadable) -> Literal[False]:
+        self._broke(
+            RequestError(
+                str(fault), verdict=fault.verdict, error_type=fault.error_type, status=self._status, went_out=True
+            )
+        )
+        self.attempt.finish()
+        self.attempt.wake()
+        return False
 
     def _broke(self, error: RequestError) -> None:
         if (self._status == 0 or 200 <= self._status < 300) and not self._may_be_whole(error):
-            raise error
-        self._cut = str(error)
+            self._fault = error
+        else:
+            self._cut = str(error)
 
     def _may_be_whole(self, error: RequestError) -> bool:
         """A stream that has named a finish_reason may hold all that was paid for, and so may an object that has ended.
@@ -125,6 +173,11 @@ def lowered(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Headers by their name in lower case; those that come twice are joined."""
     headers: dict[str, str] = {}
     for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        key, text = _name(name), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
+
+
+@lru_cache(maxsize=1024)
+def _name(name: bytes) -> str:
+    return name.decode("latin-1").lower()

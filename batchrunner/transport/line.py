@@ -13,6 +13,7 @@ import httpx
 
 from batchrunner import __version__
 from batchrunner.errors import JobError
+from batchrunner.transport.dial import Origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -36,13 +37,20 @@ class Line:
 
     where: str
     """Host and port, for messages."""
+    origin: Origin
     address: Callable[[str], httpx.URL]
+    head: Callable[[str, bool], bytes] = field(repr=False)
+    """The start of a request by path and whether a stream is asked for: all but its length and its body."""
     plain: Headers = field(repr=False)
     stream: Headers = field(repr=False)
     proxy: str | None = None
 
+    def bytes_of(self, request: Request) -> bytes:
+        """`request` as it goes out. Raises httpx.InvalidURL."""
+        return b"%b%d\r\n\r\n%b" % (self.head(request.path, request.stream), len(request.body), request.body)
+
     def outgoing(self, request: Request, progress: Progress) -> httpx.Request:
-        """`request` as the transport wants it."""
+        """`request` as a transport of httpx wants it. Raises httpx.InvalidURL."""
         headers = self.stream if request.stream else self.plain
         length = (b"content-length", b"%d" % len(request.body))
         extensions: dict[str, object] = {"progress": progress}
@@ -68,13 +76,27 @@ def prepare(base_url: str, headers: Mapping[str, str], *, proxy: str | None) -> 
     faults = [*_url_faults(url), *_header_faults(named), *_proxy_faults(way_out)]
     if faults:
         raise JobError(*faults)
+    plain = _encoded(named, url, accept="application/json")
+    stream = _encoded(named, url, accept="text/event-stream")
+
+    def address(path: str) -> httpx.URL:
+        return httpx.URL(base_url.rstrip("/") + path)
+
     return Line(
         where=_where(url),
-        address=lru_cache(maxsize=_PATHS)(lambda path: httpx.URL(base_url.rstrip("/") + path)),
-        plain=_encoded(named, url, accept="application/json"),
-        stream=_encoded(named, url, accept="text/event-stream"),
+        origin=Origin.of(url),
+        address=lru_cache(maxsize=_PATHS)(address),
+        head=lru_cache(maxsize=_PATHS)(lambda path, streams: head(address(path), stream if streams else plain)),
+        plain=plain,
+        stream=stream,
         proxy=way_out,
     )
+
+
+def head(url: httpx.URL, headers: Headers) -> bytes:
+    """The start of a POST: all but its length and its body."""
+    lines = (b"%b: %b\r\n" % pair for pair in headers)
+    return b"POST %b HTTP/1.1\r\n%bcontent-length: " % (url.raw_path, b"".join(lines))
 
 
 def proxy_for(url: httpx.URL) -> str | None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import ssl
-
 import aiohttp
 import httpx
 from aiohttp.http import HttpProcessingError
+
+from batchrunner.transport.wording import NotHTTP, told
 
 _TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
@@ -18,8 +16,8 @@ _TRANSLATIONS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...
     (aiohttp.ClientConnectorError, httpx.ConnectError),
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
     (aiohttp.ClientPayloadError, httpx.RemoteProtocolError),
-    (aiohttp.ClientResponseError, httpx.RemoteProtocolError),
-    (HttpProcessingError, httpx.RemoteProtocolError),
+    (aiohttp.ClientResponseError, NotHTTP),
+    (HttpProcessingError, NotHTTP),
     (aiohttp.NonHttpUrlClientError, httpx.UnsupportedProtocol),
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol),
     (ValueError, httpx.LocalProtocolError),
@@ -39,9 +37,4 @@ def _text(error: BaseException) -> str:
         return "the connection was closed without an answer"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"{error.status} {error.message}".split("\n", 1)[0]
-    cause = getattr(error, "os_error", error)
-    if isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None):
-        return f"TLS: {cause.reason.lower().replace('_', ' ')}"
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return cause.strerror or "" if isinstance(cause, socket.gaierror) else os.strerror(cause.errno).lower()
-    return str(cause)
+    return told(getattr(error, "os_error", error))

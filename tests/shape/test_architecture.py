@@ -39,6 +39,8 @@ RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 HOMES = {
     "httpx": {"transport"},
     "aiohttp": {"transport", "simulator"},
+    "aiohappyeyeballs": {"transport"},
+    "httptools": {"transport"},
     "tenacity": {"retry"},
     "aiolimiter": {"limits"},
     "jinja2": {"templates"},

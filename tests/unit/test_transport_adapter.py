@@ -1,4 +1,4 @@
-"""The aiohttp transport under httpx's interface: for any httpx client, with httpx's exceptions."""
+"""Both transports under httpx's interface: for any httpx client, with httpx's exceptions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import httpx
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain, streamed
 
 from batchrunner.errors import RequestError
 from batchrunner.records import Request
-from batchrunner.transport import AiohttpTransport, Clocks, Wire
+from batchrunner.transport import Clocks, DirectTransport, Wire
+from batchrunner.transport.adapter import AiohttpTransport
 from batchrunner.transport.translation import translated
 
 if TYPE_CHECKING:
@@ -22,9 +24,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(transport=AiohttpTransport()) as client:
+@pytest.fixture(params=[AiohttpTransport, DirectTransport])
+async def client(request: pytest.FixtureRequest) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=request.param()) as client:
         yield client
 
 

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 
 from batchrunner.errors import RequestError
 from batchrunner.records import Reply, Request

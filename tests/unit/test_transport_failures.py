@@ -7,16 +7,16 @@ import ssl
 
 import httpx
 import pytest
-from aiohttp.http import HttpProcessingError
 
-from batchrunner.transport.attempt import Attempt, Clocks, Watch
+from batchrunner.transport.attempt import Attempt, Clocks
 from batchrunner.transport.failures import MEANING, TRANSLATED, failure
+from batchrunner.transport.wording import NotHTTP
 
 WHERE = "api.tess.im:443"
 
 
 def attempt(*, sent: bool = False, reused: bool = False) -> Attempt:
-    made = Attempt(Watch(lambda: 0.0), Clocks(), deadline=None)
+    made = Attempt(lambda: 0.0, Clocks(), deadline=None)
     if sent:
         made.connected(reused=reused)
         made.sent()
@@ -81,10 +81,7 @@ def test_only_a_stale_connection_is_tried_again_at_once(
 
 
 def test_garbage_on_a_reused_connection_is_not_stale() -> None:
-    error = httpx.RemoteProtocolError("400 bad header")
-    error.__cause__ = HttpProcessingError(code=400, message="bad header")
-
-    told = failure(error, attempt(sent=True, reused=True), where=WHERE)
+    told = failure(NotHTTP("400 bad header"), attempt(sent=True, reused=True), where=WHERE)
 
     assert (told.wait_s, str(told)) == (None, f"no answer from {WHERE} (RemoteProtocolError: 400 bad header)")
 

@@ -6,7 +6,7 @@ import pytest
 
 from batchrunner.errors import JobError
 from batchrunner.records import Request
-from batchrunner.transport.attempt import Attempt, Clocks, Watch
+from batchrunner.transport.attempt import Attempt, Clocks
 from batchrunner.transport.line import prepare
 
 PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -24,8 +24,13 @@ def headers_of(*, stream: bool = False, **headers: str) -> dict[str, str]:
         "https://api.tess.im", {name.replace("_", "-"): value for name, value in headers.items()}, proxy=None
     )
     request = Request(path="/x", body=b"{}", stream=stream, key="k")
-    outgoing = line.outgoing(request, Attempt(Watch(lambda: 0.0), Clocks(), deadline=None))
-    return dict(outgoing.headers)
+    told = dict(line.outgoing(request, Attempt(lambda: 0.0, Clocks(), deadline=None)).headers)
+    start, _, body = line.bytes_of(request).decode("ascii").partition("\r\n\r\n")
+    assert (start.split("\r\n"), body) == (
+        ["POST /x HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())],
+        "{}",
+    )
+    return told
 
 
 def test_a_line_says_where_it_leads() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain, streamed
 
 from batchrunner.errors import RequestError

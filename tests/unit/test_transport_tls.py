@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from event_loops import anyio_backend  # noqa: F401
 from faulty_server import FaultyServer, plain
 
 from batchrunner.errors import JobError, RequestError
