@@ -46,14 +46,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--latency", type=float, default=0.1, help="of the server, in seconds")
+    parser.add_argument("--rows", type=int, help="in place of 4,000, 1,500 and 6,000")
     parser.add_argument("--only", choices=["set", "unknown", "failing"])
     asked = parser.parse_args()
     print(machine())
     if asked.only in (None, "set"):
-        rounds = [limited(200, 4_000, asked.latency, ["--rpm", "12000"]) for _ in range(asked.rounds)]
+        rounds = [limited(200, asked.rows or 4_000, asked.latency, ["--rpm", "12000"]) for _ in range(asked.rounds)]
         table("200 requests/s allowed, burst 20; --rpm 12000, 20 s", rounds, must=(">= 99", "0"), aim=("", ""))
     if asked.only in (None, "unknown"):
-        rounds = [limited(50, 1_500, asked.latency, ["--rpm", "none"]) for _ in range(asked.rounds)]
+        rounds = [limited(50, asked.rows or 1_500, asked.latency, ["--rpm", "none"]) for _ in range(asked.rounds)]
         table(
             "50 requests/s allowed, burst 20, Retry-After: 2; not known, 1,500 rows",
             rounds,
@@ -61,7 +62,9 @@ def main() -> None:
             aim=(">= 95", "< 1 %"),
         )
     if asked.only in (None, "failing"):
-        shares = [failing(share=0.2, concurrency=50, latency_s=0.1, rows=6_000) for _ in range(asked.rounds)]
+        shares = [
+            failing(share=0.2, concurrency=50, latency_s=0.1, rows=asked.rows or 6_000) for _ in range(asked.rounds)
+        ]
         head = ("", "measured", "must", "aim")
         rows = [
             ("goodput / ideal (%)", median(shares), ">= 85", ">= 95"),

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 TINY = {
     "cost.py": ["--rounds", "1", "--requests", "300", "--level", "100", "--only", "bare", "--only", "batchrunner"],
     "crowd.py": ["--rounds", "1", "--rows", "400", "--in-flight", "200", "--seconds", "0.2"],
+    "rates.py": ["--rounds", "1", "--rows", "400"],
     "scale.py": ["--rows", "3000"],
     "startup.py": ["--rounds", "1"],
 }

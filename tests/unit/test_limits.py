@@ -20,8 +20,9 @@ def server_error() -> RequestError:
     return RequestError("server answered 500", verdict="retry", error_type="server")
 
 
-def request(chars: int = 400, max_tokens: int | None = None) -> Request:
-    return Request(path="/", body=b"", stream=False, key="k", prompt_chars=chars, max_tokens=max_tokens)
+def request(chars: int = 400, max_tokens: int | None = None, agent_id: str | None = None) -> Request:
+    facts = {"prompt_chars": chars, "max_tokens": max_tokens, "agent_id": agent_id}
+    return Request(path="/", body=b"", stream=False, key="k", **facts)
 
 
 @pytest.mark.parametrize("per_minute", [600, 6_000, 30_000])
@@ -157,6 +158,18 @@ def test_estimates_learn_what_requests_really_use():
     assert before == pytest.approx(2_008, abs=10)
     assert after.prompt_tokens == pytest.approx(2_000, rel=0.02)
     assert 40 <= after.completion_tokens <= 48
+
+
+def test_agents_are_estimated_each_by_its_own_replies():
+    estimator, brief, wordy = Estimator(), request(400, agent_id="brief"), request(400, agent_id="wordy")
+
+    for _ in range(50):
+        estimator.learn(brief, Usage(prompt_tokens=100, completion_tokens=10))
+        estimator.learn(wordy, Usage(prompt_tokens=100, completion_tokens=900))
+
+    assert estimator.estimate(brief).completion_tokens <= 12
+    assert estimator.estimate(wordy).completion_tokens >= 900
+    assert estimator.estimate(request(400, agent_id="new")).completion_tokens >= 900
 
 
 def test_a_maximum_bounds_the_estimate():

@@ -168,6 +168,14 @@ def test_a_503_here_and_there_neither_pauses_the_lane_nor_makes_its_item_wait_fo
     assert lane.patience(overloaded()) < 0.5
 
 
+def test_a_wait_that_an_overloaded_server_names_is_the_lanes(make):
+    lane = make()
+
+    lane.failed(overloaded(3.0), "a", started_at=lane._clock())
+
+    assert lane.paused_s() >= 3.0
+
+
 def test_a_server_that_mostly_fails_is_given_time(make):
     lane = make()
 
