@@ -210,8 +210,9 @@ class Lane:
             self._throttled(error, started_at=started_at, now=now)
         elif error.verdict == "retry":
             self.health.failed()
-            # A wait that the server names is the lane's; without one a 503 here and there slows nobody down.
-            if error.scope == "lane" and (error.wait_s or self.health.poor):
+            # A wait that the server names is the lane's; without one a 503 here and there slows nobody down,
+            # once it is known that most come through.
+            if error.scope == "lane" and (error.wait_s or self.health.poor or self._canary is not None):
                 self._throttled(error, started_at=started_at, now=now)
         was_open = self.breaker.open
         self.ended = self.ended or self.breaker.failed(error, item_id, window=self.slots, now=now)

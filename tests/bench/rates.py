@@ -27,6 +27,8 @@ from tables import machine, show
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+STEADY_S = 5
+"""From this second on each is looked at by itself."""
 LIMITED = """
     limit_req_zone $server_port zone=allowed:1m rate={rate}r/s;
     limit_req_status 429;
@@ -80,7 +82,7 @@ def table(
     rows = [
         ("allowance used (%)", used, must[0], aim[0]),
         ("answered with 429", f"{refused:,.0f} of {sent:,.0f} ({100 * refused / sent:.2f} %)", must[1], aim[1]),
-        ("per full second, least and most", f"{least:,.0f} to {most:,.0f}", "", ""),
+        ("per full second from the sixth, least and most", f"{least:,.0f} to {most:,.0f}", "", ""),
         ("rounds, used (%)", str([round(found[0], 1) for found in rounds]), "", ""),
         ("rounds, 429s", str([found[1] for found in rounds]), "", ""),
     ]
@@ -106,7 +108,7 @@ def limited(rate: int, rows: int, latency_s: float, options: list[str]) -> tuple
     came = sorted(float(at) - (latency_s if status == "200" else 0.0) for at, status in sent)
     let_in = sorted(float(at) - latency_s for at, status in sent if status == "200")
     seconds = Counter(int(at - came[0]) for at in let_in)
-    whole = [seconds[second] for second in range(2, int(let_in[-1] - came[0]))]
+    whole = [seconds[second] for second in range(STEADY_S, int(let_in[-1] - came[0]))] or [0]
     used = 100 * len(let_in) / (rate * (let_in[-1] - came[0]))
     return used, len(came) - len(let_in), len(came), min(whole), max(whole)
 
