@@ -19,8 +19,8 @@ WINDOW_S = 5.0
 """A server that asks for a longer pause than this counts by a window, and the pause is what is left of it."""
 SHUT = 3
 """So does one that refuses all for longer than that, at least so many tries in a row."""
-UNDER = 0.99
-"""Share of a measured rate that is used."""
+GUESSED, UNDER = 0.98, 0.99
+"""Shares of a guessed and of a measured rate that are used."""
 LOWER = 0.97
 """A rate that was refused is never tried on, however the sums come out: at most this share of it."""
 FEW, MANY = 6, 15
@@ -178,9 +178,9 @@ class LearnedRate:
             self._burst = accepted, 0.0
             self._base, self.state = self._by_window(accepted), "measured"
             return
-        per_s, *burst = self._steepest(counts, 0.0, BURST_S)
+        per_s, *burst = self._steepest(counts, -0.5, BURST_S)
         self._burst = burst[0], burst[1]
-        self._base = max(per_s * UNDER, 1.0 / max(1.0, self._pause_s))
+        self._base = max(per_s * GUESSED, 1.0 / max(1.0, self._pause_s))
         if self.known_per_s:
             # Somebody else has sent too, or something has stalled on the way: one signal disproves no limit.
             self._base = max(self._base, self.known_per_s * LOWER)
