@@ -37,11 +37,12 @@ def command(run: str, where: str, changes: tuple[str, ...], **given: Any) -> int
       batchrunner redo runs/eval --where "finish_reason = 'length'" --set request.max_tokens=4096
       batchrunner redo jobs/eval.toml --where "error_type = 'content_filter'" --set request.model=gpt-4o
     """
-    from batchrunner.cli.memory import keep_small
+    from batchrunner.cli.memory import collect_seldom, keep_small
     from batchrunner.signals import Signals
 
     signals = Signals().install()
     keep_small()
     from batchrunner.cli.redoing import redo
 
+    collect_seldom()
     return redo(run, where, changes, given, signals)

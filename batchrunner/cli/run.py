@@ -48,11 +48,12 @@ def command(target: str, **given: Any) -> int:
       batchrunner run prompts.jsonl --provider tess --agent-id 8794 --rpm 60
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
-    from batchrunner.cli.memory import keep_small
+    from batchrunner.cli.memory import collect_seldom, keep_small
     from batchrunner.signals import Signals
 
     signals = Signals().install()
     keep_small()
     from batchrunner.cli.running import run_job
 
+    collect_seldom()
     return run_job(target, given, signals)

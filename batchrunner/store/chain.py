@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from batchrunner.store.framing import (
@@ -43,6 +43,8 @@ class Closed:
     end: End
     after: int
     epoch: int
+    payloads: tuple[bytes, ...] | None = field(default=None, repr=False, compare=False)
+    """The records, where whoever wrote them still has them."""
 
     @property
     def outcomes(self) -> int:
@@ -78,8 +80,13 @@ def survey(segments: Segments, *, after: int) -> Survey:
     )
 
 
+def payloads_of(segments: Segments, closed: Closed) -> Sequence[bytes | memoryview]:
+    """The records of a closed segment, from memory or from its file."""
+    return load(segments, closed).payloads if closed.payloads is None else closed.payloads
+
+
 def load(segments: Segments, closed: Closed) -> Scan:
-    """The records of a closed segment."""
+    """The records of a closed segment, from its file."""
     number = closed.end.segment
     data = segments.read(number)
     return scan(data, _header(segments, number, data), where=segments.where(number), end=closed.end)

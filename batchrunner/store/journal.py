@@ -126,9 +126,12 @@ class Journal:
         making_room: AbstractContextManager[object] | None = None,
     ) -> None:
         self._segments, self._epoch, self._number = segments, epoch, number - 1
+        self._path = segments.path(number)
         self._reserve = Reserve(segments.directory)
         self._making_room, self._largest = making_room or nullcontext(), 0
         self._unsynced: list[bytes] = []
+        self._held: list[bytes] = []
+        """All payloads of the open segment: a part is made of them without reading them back."""
         self._owed: list[bytes] = []
         self._file = -1
         self._before = self._synced = self._written = before
@@ -189,6 +192,7 @@ class Journal:
             self._rescue(error)
         else:
             self._unsynced += payloads
+            self._held += payloads
             sequence, length = after.sequence + len(payloads), after.length + len(records)
             self._written = End(segment=after.segment, sequence=sequence, length=length)
         return self._written.sequence
@@ -223,7 +227,7 @@ class Journal:
             return
         if self.fault is None:
             self.sync()
-            self._closed_at(self._written)
+            self._closed_at(self._written, self._before, self._held)
         file, self._file = self._file, -1
         # All of it is synced, whatever the system says now; and trying again would close another's file.
         with suppress(OSError):
@@ -236,10 +240,6 @@ class Journal:
             return False
         self.failures = [error for error in self.failures if error.errno not in files.FULL]
         return True
-
-    @property
-    def _path(self) -> Path:
-        return self._segments.path(self._number)
 
     def _check(self) -> None:
         if self.fault is not None:
@@ -280,9 +280,9 @@ class Journal:
             self._synced, self._unsynced = self._written, []
 
     def _go_on(self, payloads: list[bytes]) -> None:
-        abandoned, end, before = self._file, self._synced, self._before
+        abandoned, end, before, held = self._file, self._synced, self._before, self._held
         self._begin_segment(end, payloads)
-        self._closed_at(end, before)
+        self._closed_at(end, before, held)
         # Nothing in it is waited for: its last sync went well, or it is not believed any more.
         with suppress(OSError):
             os.close(abandoned)
@@ -307,6 +307,7 @@ class Journal:
 
     def _create_segment(self, before: End, payloads: list[bytes]) -> None:
         self._number += 1
+        self._path = self._segments.path(self._number)
         run_id, number = self._segments.run_id, self._number
         header = pack_header(Header(run_id=run_id, segment=number, epoch=self._epoch, before=before))
         data = header + pack_records(payloads, run_id=run_id, segment=number, after=before.sequence)
@@ -314,12 +315,13 @@ class Journal:
         self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._before = before
         self._written = self._synced = End(segment=number, sequence=before.sequence + len(payloads), length=len(data))
-        self._unsynced, self._owed = [], []
+        self._unsynced, self._owed, self._held = [], [], list(payloads)
 
-    def _closed_at(self, end: End, before: End | None = None) -> None:
-        after = (before or self._before).sequence
-        if end.sequence > after:
-            self.closed.append(Closed(end=end, after=after, epoch=self._epoch))
+    def _closed_at(self, end: End, before: End, held: list[bytes]) -> None:
+        count = end.sequence - before.sequence
+        if count > 0:
+            payloads = tuple(held[:count])
+            self.closed.append(Closed(end=end, after=before.sequence, epoch=self._epoch, payloads=payloads))
 
     def _note(self, error: OSError) -> None:
         self.failures.append(error)

@@ -252,8 +252,7 @@ class Run:
         self._publish(epoch=number, input=epoch.input, asked=epoch.asked, rows=epoch.rows, carried=name)
 
     def _fold_group(self, group: Sequence[Closed]) -> None:
-        scans = [chain.load(self.segments, closed) for closed in group]
-        payloads = [payload for scan in scans for payload in scan.payloads]
+        payloads = [payload for closed in group for payload in chain.payloads_of(self.segments, closed)]
         table = parts.to_table(payloads, after=group[0].after, epoch=group[0].epoch)
         end = group[-1].end
         with self._making_room:

@@ -36,7 +36,8 @@ GATHER_S = 0.002
 class _Batch:
     """Outcomes that are written together; whoever recorded one of them waits for it to land."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
         self.entries: list[Entry] = []
         self.size_bytes = 0
         self.ready = self.last = self.landed = False
@@ -50,7 +51,7 @@ class _Batch:
     async def wait(self) -> None:
         """Return once the batch has landed; a bare future, for an event costs each outcome several times as much."""
         if not self.landed:
-            waiter = asyncio.get_running_loop().create_future()
+            waiter: asyncio.Future[None] = self._loop.create_future()
             self._waiters.append(waiter)
             await waiter
 
@@ -95,11 +96,11 @@ class Writer:
         self._told = False
 
     async def __aenter__(self) -> Self:
-        self._open, self._written = _Batch(), _Batch()
+        self._loop = asyncio.get_running_loop()
+        self._open, self._written = _Batch(self._loop), _Batch(self._loop)
         self._busy = self._closed = False
         self._threads_left = 2
         self._ended = anyio.Event()
-        self._loop = asyncio.get_running_loop()
         self._group = create_task_group()
         await self._group.__aenter__()
         self._group.start_soon(self._in_thread, self._write_batches)
@@ -175,7 +176,7 @@ class Writer:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        self._written, self._open, self._busy = self._open, _Batch(), True
+        self._written, self._open, self._busy = self._open, _Batch(self._loop), True
         self._batches.put(self._written)
 
     def _landed(self, batch: _Batch) -> None:
@@ -326,7 +327,7 @@ class Writer:
             except BatchrunnerError as error:
                 # Nothing is lost: the journal keeps what is in no part, and the way out tries again.
                 self._unfolded = error
-                self._batches.put(_Batch())  # The writing thread looks after the rest.
+                self._batches.put(_Batch(self._loop))  # The writing thread looks after the rest.
                 self._patience.rest()
             else:
                 self._unfolded = None
