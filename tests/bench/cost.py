@@ -5,7 +5,8 @@
 Everything runs against one nginx on one CPU, clients on another, taking turns. A process's cost per request is the
 slope between a short and a long run of it, so that no start-up counts. Figures are medians of the rounds, ratios are
 of the medians. `batchrunner` is the command as users run it, with journal, parts and results.parquet; what of it is
-durability is seen by running it with a writer that keeps nothing. Peers are measured when they are installed.
+durability is seen beside `in-memory`, which holds all outcomes and writes one Parquet file at the end. Peers are
+measured when they are installed.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def main() -> None:
 
 
 def contestants() -> list[str]:
-    return ["bare", "bare-uvloop", "batchrunner", "unkept", *(name for name in SLOW_PEERS if version(name))]
+    return ["bare", "bare-uvloop", "batchrunner", "in-memory", *(name for name in SLOW_PEERS if version(name))]
 
 
 def slope(name: str, url: str, in_flight: int, requests: int) -> tuple[float, float]:
@@ -75,7 +76,7 @@ def slope(name: str, url: str, in_flight: int, requests: int) -> tuple[float, fl
 
 
 def used(name: str, url: str, in_flight: int, requests: int) -> tuple[float, float]:
-    if name not in ("batchrunner", "unkept"):
+    if name not in ("batchrunner", "in-memory"):
         found = measured([sys.executable, HERE / "loops.py", name, url, str(requests), str(in_flight)], cpu=CLIENT_CPU)
         return found.cpu_s, found.wall_s
     folder = Path(tempfile.mkdtemp(prefix="bench-"))
@@ -94,7 +95,7 @@ def summary(told: dict[tuple[str, str], float]) -> None:
         return told[over] / told[under] if over in told and under in told else None
 
     worst = max(filter(None, (ratio((level, "batchrunner"), (level, "bare")) for level in LEVELS)), default=None)
-    kept = ratio(("100", "unkept"), ("100", "batchrunner"))
+    kept = ratio(("100", "in-memory"), ("100", "batchrunner"))
     rows = [
         ("batchrunner / bare aiohttp loop, the worst level", worst, "<= 2.0", "1.25"),
         (

@@ -2,15 +2,17 @@
 
 `bare` is the least that can be done with aiohttp: workers that post prepared bodies and decode the answers, and keep
 nothing. `bare-uvloop` is the same on uvloop. `openai` and `litellm` are the loops that people write with those
-packages, with a semaphore. `unkept` is the product itself with a writer that keeps nothing: what is missing from its
-cost is the cost of journal, parts and results.
+packages, with a semaphore. `in-memory` is the product itself, but for its store: outcomes are held in memory, and
+written as one Parquet file at the end. What is missing from its cost is the cost of losing nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -69,16 +71,25 @@ async def litellm(url: str, requests: int, in_flight: int) -> None:
     await asyncio.gather(*map(ask, range(requests)))
 
 
-def unkept(arguments: list[str]) -> None:
-    """The product with a writer that keeps nothing. `arguments` are those of its command line."""
+def in_memory(arguments: list[str]) -> None:
+    """The product without journal, parts and commits. `arguments` are those of its command line."""
     from batchrunner.assemble import execute
     from batchrunner.cli import main
+    from batchrunner.store import parts
 
-    class Forgetful(execute.Writer):
+    held = []
+
+    class Holding(execute.Writer):
         async def record(self, outcome: Any) -> None:
-            await asyncio.sleep(0)
+            held.append(parts.encode(outcome))
 
-    execute.Writer = Forgetful  # type: ignore[misc]
+        async def __aexit__(self, *how: Any) -> None:
+            table = parts.to_table(held, after=0, epoch=1)
+            with tempfile.TemporaryDirectory() as folder:
+                parts.write_table(Path(folder) / "results.parquet", table.sort_by("row"), 0o600)
+            await super().__aexit__(*how)
+
+    execute.Writer = Holding  # type: ignore[misc]
     sys.argv = ["batchrunner", *arguments]
     with suppress(SystemExit):  # It ends with items that have no outcome.
         main()
@@ -86,8 +97,8 @@ def unkept(arguments: list[str]) -> None:
 
 def _run() -> None:
     name, *rest = sys.argv[1:]
-    if name == "unkept":
-        unkept(rest)
+    if name == "in-memory":
+        in_memory(rest)
         return
     url, requests, in_flight = rest[0], int(rest[1]), int(rest[2])
     if name == "bare-uvloop":
