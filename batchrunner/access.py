@@ -11,6 +11,7 @@ from anyio import Lock, from_thread, to_thread
 
 from batchrunner.credentials import Secret, Token, read_token, token_form
 from batchrunner.errors import JobError, RequestError
+from batchrunner.limits import renewals
 from batchrunner.records import Request
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Access:
         self._asked_at, self._ends_at = 0.0, math.inf
         self._unproven = False
         self._lock = Lock()
+        self._renewals = renewals()
         self._fetches = 0
         self._trouble: RequestError | None = None
         """Of the last fetch."""
@@ -87,6 +89,7 @@ class Access:
                 return True  # Somebody else has found it meanwhile, or `line` goes on looking.
             if self._fetch is None or self._unproven:
                 return False
+            await self._renewals.acquire()
             try:
                 token = await self._fetched(before)
             except JobError as error:

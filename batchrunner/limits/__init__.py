@@ -6,6 +6,7 @@ from batchrunner.limits.concurrency import Concurrency
 from batchrunner.limits.connections import Connections
 from batchrunner.limits.estimate import Estimator
 from batchrunner.limits.lane import Lane
+from batchrunner.limits.renewals import renewals
 from batchrunner.limits.retries import RetryBudget
 
-__all__ = ["Breaker", "Budget", "Concurrency", "Connections", "Estimator", "Lane", "RetryBudget"]
+__all__ = ["Breaker", "Budget", "Concurrency", "Connections", "Estimator", "Lane", "RetryBudget", "renewals"]

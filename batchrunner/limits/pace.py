@@ -9,8 +9,7 @@ SLACK = 0.002
 class RequestPace:
     """One request every so often. A request that goes late is made up for, by a few at once and no more.
 
-    Written by hand, since the rate changes while it is kept and a request must be let through without a
-    task switch: neither aiolimiter can do.
+    Not aiolimiter's: here the rate changes while it is kept, and a request is let through without a task switch.
     """
 
     __slots__ = ("_due", "_early_s", "_interval_s", "per_minute")

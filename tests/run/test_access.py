@@ -239,3 +239,15 @@ async def test_five_hundred_at_once_over_three_lifetimes_fetch_exactly_three():
 
 async def _line_of(access: Access) -> Any:
     return access.current() or await access.line()
+
+
+async def test_an_item_that_is_refused_with_every_key_does_not_ask_for_keys_without_end():
+    keys = Keys(*"bcdefgh")
+    access, key = keys.access("a", "a"), "a"
+
+    with anyio.move_on_after(0.5):
+        while await access.renewed(key):  # type: ignore[arg-type]
+            key = access.current()  # type: ignore[assignment]
+            access.accepted(key)  # type: ignore[arg-type]
+
+    assert (keys.fetches, key) == (5, "f")
