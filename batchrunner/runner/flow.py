@@ -187,12 +187,14 @@ class Runner:
         step = await self.worker.attempt(trip, desk.channel)
         if trip.attempts > attempts:
             self.watch.tried()
-        # The provider has billed an answer: what follows is not given up, however the run ends.
-        if isinstance(step, Outcome):
-            await self._settle(step, desk)
-        elif isinstance(step, Answered):
-            await self._keep_turn(step.turn)
-        del self.in_flight[item_id]
+        try:
+            if isinstance(step, Outcome):
+                await self._settle(step, desk)
+            elif isinstance(step, Answered):
+                await self._keep_turn(step.turn)
+        finally:
+            # An answer is written, however the run ends, and is nothing that was given up.
+            del self.in_flight[item_id]
         if isinstance(step, Later):
             now = monotonic()
             desk.backlog.later(trip, now + step.wait_s, soonest=now + step.least_s)

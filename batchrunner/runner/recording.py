@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from anyio import get_cancelled_exc_class
+
 from batchrunner.errors import StoreError
 from batchrunner.limits.breaker import Refusals
 
@@ -46,6 +48,12 @@ class Recorder:
             # What was answered is billed, and no record says so.
             self._watch.left(possibly_billed=outcome.possibly_billed + (outcome.attempts > 0))
             return
+        except get_cancelled_exc_class():
+            self._tell(outcome)  # It was written all the same.
+            raise
+        self._tell(outcome)
+
+    def _tell(self, outcome: Outcome) -> None:
         if outcome.status == "unfinished":
             self._watch.answered(outcome)
         else:

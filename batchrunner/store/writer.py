@@ -123,7 +123,8 @@ class Writer:
     async def record(self, outcome: Outcome) -> None:
         """Return once the outcome has been written: a kill does not take it any more.
 
-        Being cancelled takes effect after that only. Raises StoreError when it cannot be written.
+        Being cancelled takes effect after that only: who is cancelled here knows that it has been written. Raises
+        StoreError when it cannot be.
         """
         one = entry(outcome)
         if self._crowded(one):
@@ -132,9 +133,11 @@ class Writer:
         try:
             await batch.wait()
         except asyncio.CancelledError:
-            # It is written all the same. Whoever cancels (anyio does so again at the next wait) is heard after that.
+            # It is written all the same, and whoever cancels is heard after that.
             with CancelScope(shield=True):
                 await batch.wait()
+            if batch.fault is None:
+                raise
         if batch.fault is not None:
             raise StoreError(str(batch.fault)) from batch.fault
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 
 import anyio
+import anyio.lowlevel
 import pytest
+from anyio import CancelScope
 from playing import ListFeed, Play, ScriptedWire, items, throttle, trouble
 
 from batchrunner.errors import (
@@ -211,6 +213,26 @@ async def test_a_stop_gives_up_those_in_flight_and_says_which():
 
     assert play.outcomes == []
     assert len(play.runner.in_flight) == 3
+
+
+async def test_a_stop_while_answers_are_being_written_gives_none_of_them_up():
+    play, written = Play(ScriptedWire(), concurrency=4), []
+
+    async def slowly(outcome):
+        with CancelScope(shield=True):
+            await anyio.sleep(0.1)
+            written.append(outcome.item_id)
+        await anyio.lowlevel.checkpoint()
+
+    play.runner.recorder.record = slowly
+    async with anyio.create_task_group() as group:
+        group.start_soon(play.run, items(50))
+        while len(play.runner.in_flight) < 4:  # noqa: ASYNC110 (nothing tells of it)
+            await anyio.sleep(0.005)
+        play.brakes.stop()
+
+    assert len(written) == play.tally.now.succeeded == sum(play.wire.sent.values())
+    assert not play.runner.in_flight
 
 
 async def test_an_item_deadline_shorter_than_the_hint_ends_the_item_at_once():
