@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batchrunner.store.view import read_ahead
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -73,8 +75,7 @@ class Totals:
 def totals(view: View) -> Totals:
     """Add up a run."""
     tally = _Tally(view)
-    for source in view.sources:
-        table = source.read(["row", "sequence", *SUMMED, *_COUNTED])
+    for source, table in read_ahead(view.sources, ["row", "sequence", *SUMMED, *_COUNTED]):
         tally.add_spent(table)
         tally.add_current(source, view.keep_current(source, table))
     return tally.result()
