@@ -29,6 +29,8 @@ IN_VAIN = 5
 """So many signals after few requests, at ever lower rates: the rate is not what is refused."""
 FASTER, FASTEST = 1.25, 2_000.0
 """Where sending less is in vain the pauses alone bound the lane: what goes between them goes quickly."""
+SEEN, CHANCE = 4, 0.2
+"""Where less than this share of so many is refused behind a first refusal, it is no rate that is refused."""
 SAME = 0.05
 """A rate that is measured again within this share is kept for twice as long before it is tried higher."""
 
@@ -87,12 +89,21 @@ class LearnedRate:
         self._sent = self._refusals = self._blocked = self._vain = 0
         self._came, self._came_since = 0.0, 0.0
         """How many were accepted in the last stretch in which any were, and when that began."""
+        self._first_at = 0.0
+        self._let_in = self._shut_out = 0
+        """Of those begun behind the first refused one of a burst: how many came through, and how many did not."""
         self._hold_s, self._growth = GROWTH["measured"][:2]
 
     @property
     def burst(self) -> float:
         """How many the server is known to take at once."""
         return self._burst[0] if self._burst else 1.0
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether most that were begun behind a refused one came through: no limit does that."""
+        seen = self._let_in + self._shut_out
+        return self.per_s is None and seen >= SEEN and self._shut_out < CHANCE * seen
 
     def took(self, now: float) -> bool:
         """A request goes out. True where the rate may have changed."""
@@ -105,6 +116,10 @@ class LearnedRate:
         """A request begun at `started_at` met a rate limit; the lane pauses for so long."""
         if started_at < self._began_at:
             return  # Of a burst that was judged.
+        if self._refused_at < 0:
+            self._first_at = started_at
+        else:
+            self._shut_out += 1
         self._keep()
         number = int(started_at / STEP_S)
         self._accepted[number] = self._accepted.get(number, 0) - 1
@@ -115,6 +130,8 @@ class LearnedRate:
 
     def accepted(self, *, started_at: float) -> bool:
         """A request begun at `started_at` came through. True where the rate may have changed."""
+        if self._refused_at >= 0 and started_at > self._first_at:
+            self._let_in += 1
         if not self._blocked or started_at < self._began_at or self._refused_at >= 0:
             return False
         shut_s = self._began_at - self._came_since
@@ -152,6 +169,10 @@ class LearnedRate:
     # At a signal
 
     def _judge(self, now: float) -> None:
+        if self.by_chance:
+            self._let_in, self._shut_out = self._let_in // 2, self._shut_out // 2
+            return
+        self._let_in = self._shut_out = 0
         self.signals += 1
         first, last = int(self._began_at / STEP_S), int(self._refused_at / STEP_S)
         counts = [(step, count) for step, count in self._accepted.items() if first <= step <= last and count > 0]

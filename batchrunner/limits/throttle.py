@@ -72,7 +72,7 @@ class Throttle:
     @property
     def in_vain(self) -> bool:
         """Whether sending less has not kept the server from refusing."""
-        return self._learned.state == "vain"
+        return self._learned.state == "vain" or self._learned.by_chance
 
     @property
     def source(self) -> Literal["set", "announced", "learned"] | None:
