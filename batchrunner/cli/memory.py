@@ -31,4 +31,4 @@ def collect_seldom() -> None:
     with the collector's own settings, 195 with these.
     """
     gc.freeze()
-    gc.set_threshold(3_000, 5, 100)
+    gc.set_threshold(10_000, 20, 50)

@@ -189,6 +189,9 @@ class Lane:
     def succeeded(self, *, latency_s: float) -> None:
         if self._failing:
             self._recover(latency_s)
+        elif self.throttle.curious:
+            now = self._clock()
+            self.throttle.came_through(started_at=now - latency_s, now=now)
         pace = self.throttle.requests
         per_s = None if pace is None else pace.per_minute / 60.0
         self.concurrency.succeeded(in_flight=self.in_flight, latency_s=latency_s, per_s=per_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from math import inf
 from typing import Literal
 
@@ -31,6 +32,9 @@ FASTER, FASTEST = 1.25, 2_000.0
 """Where sending less is in vain the pauses alone bound the lane: what goes between them goes quickly."""
 SEEN, CHANCE = 4, 0.2
 """Where less than this share of so many is refused behind a first refusal, it is no rate that is refused."""
+MOST_OUT, REMEMBERED = 1_000, 200
+MOST_UNSEEN = 3
+"""So many signals are let pass without knowing that."""
 SAME = 0.05
 """A rate that is measured again within this share is kept for twice as long before it is tried higher."""
 
@@ -90,14 +94,22 @@ class LearnedRate:
         self._came, self._came_since = 0.0, 0.0
         """How many were accepted in the last stretch in which any were, and when that began."""
         self._first_at = 0.0
-        self._let_in = self._shut_out = 0
-        """Of those begun behind the first refused one of a burst: how many came through, and how many did not."""
+        self._let_in = self._shut_out = self._out = 0
+        """Of those begun behind the first refused one: how many came through, did not, are still out."""
+        self._unseen = 0
+        self._sent_at: deque[float] = deque(maxlen=MOST_OUT)
+        """When the last ones were sent, while no rate is known."""
         self._hold_s, self._growth = GROWTH["measured"][:2]
 
     @property
     def burst(self) -> float:
         """How many the server is known to take at once."""
         return self._burst[0] if self._burst else 1.0
+
+    @property
+    def curious(self) -> bool:
+        """Whether every success is to be told, until it is known what refusals mean."""
+        return self.per_s is None and self._first_at > 0
 
     @property
     def by_chance(self) -> bool:
@@ -107,6 +119,10 @@ class LearnedRate:
 
     def took(self, now: float) -> bool:
         """A request goes out. True where the rate may have changed."""
+        if self.curious:
+            self._out += 1
+        elif self.per_s is None:
+            self._sent_at.append(now)
         if now < self._step_ends:
             self._count += 1
             return False
@@ -116,12 +132,14 @@ class LearnedRate:
         """A request begun at `started_at` met a rate limit; the lane pauses for so long."""
         if started_at < self._began_at:
             return  # Of a burst that was judged.
-        if self._refused_at < 0:
-            self._first_at = started_at
-        else:
-            self._shut_out += 1
         self._keep()
         number = int(started_at / STEP_S)
+        if not self._first_at:
+            self._first_at = started_at
+            self._out = sum(at > started_at for at in self._sent_at)
+            self._sent_at.clear()
+        elif started_at > self._first_at:
+            self._see(shut_out=1)
         self._accepted[number] = self._accepted.get(number, 0) - 1
         self._pause_s = pause_s if self._refused_at < 0 else max(self._pause_s, pause_s)
         self._refused_at = max(self._refused_at, started_at)
@@ -130,8 +148,8 @@ class LearnedRate:
 
     def accepted(self, *, started_at: float) -> bool:
         """A request begun at `started_at` came through. True where the rate may have changed."""
-        if self._refused_at >= 0 and started_at > self._first_at:
-            self._let_in += 1
+        if self.curious and started_at > self._first_at:
+            self._see(let_in=1)
         if not self._blocked or started_at < self._began_at or self._refused_at >= 0:
             return False
         shut_s = self._began_at - self._came_since
@@ -141,6 +159,13 @@ class LearnedRate:
             self._hold_s, self._growth = GROWTH["measured"][:2]
         self._blocked, self.per_s = 0, self._base
         return True
+
+    def _see(self, *, let_in: int = 0, shut_out: int = 0) -> None:
+        self._let_in += let_in
+        self._shut_out += shut_out
+        self._out -= 1
+        if self._let_in + self._shut_out > REMEMBERED:
+            self._let_in, self._shut_out = self._let_in // 2, self._shut_out // 2
 
     def _keep(self) -> None:
         if self._count:
@@ -170,9 +195,10 @@ class LearnedRate:
 
     def _judge(self, now: float) -> None:
         if self.by_chance:
-            self._let_in, self._shut_out = self._let_in // 2, self._shut_out // 2
             return
-        self._let_in = self._shut_out = 0
+        if self.per_s is None and self._let_in + self._shut_out < SEEN <= self._out and self._unseen < MOST_UNSEEN:
+            self._unseen += 1
+            return  # The pause was over before it could show.
         self.signals += 1
         first, last = int(self._began_at / STEP_S), int(self._refused_at / STEP_S)
         counts = [(step, count) for step, count in self._accepted.items() if first <= step <= last and count > 0]

@@ -86,6 +86,10 @@ class Throttle:
             return "set" if self._set_requests == self.requests.per_minute else "announced"
         return "set"
 
+    @property
+    def curious(self) -> bool:
+        return self._learned.curious
+
     def wait_s(self, now: float) -> float:
         """Seconds until one more request may start."""
         wait_s = 0.0 if self.requests is None else self.requests.wait_s(now)

@@ -99,7 +99,12 @@ class Incoming:
             self._broke(attempt.timeout(self.where))
             attempt.finish()
         if self._fault is not None:
-            raise self._fault
+            # Its traceback leads here: whoever still held it would hold the reply, in a circle.
+            fault, self._fault, self._body = self._fault, None, None
+            try:
+                raise fault
+            finally:
+                del fault
         body = self._body
         events = body.events if body is not None else None
         return Reply(

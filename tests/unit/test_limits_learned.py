@@ -95,6 +95,14 @@ def test_refusals_by_chance_cost_their_pauses_and_no_more():
     assert len(late) / (played.seconds - 60) > 1.5
 
 
+def test_a_few_refusals_by_chance_teach_no_rate():
+    """One in twenty is refused, for a moment only, while the others come through: that is no limit."""
+    played = play(Fickle(0.05, 0.02), 6_000, latency_s=USUAL, concurrency=50)
+
+    assert played.used(50 / USUAL) >= 0.6
+    assert not [event for _, event, _ in played.told if event == "rate_learned"]
+
+
 def test_a_set_rate_that_is_refused_once_is_nearly_kept():
     """One stall on the way packs a few requests together: no reason to believe in another limit."""
     server = Bucket(200, 0.1, 2.0)
