@@ -145,7 +145,7 @@ class View:
         """The numbers of the current outcomes in ascending order, and the row of each."""
         numbers = pa.Array.from_buffers(pa.int64(), self.commit.rows, [None, pa.py_buffer(self.ledger.sequence)])
         order = pc.sort_indices(numbers).slice(self.ledger.unfinished)
-        return numbers.take(order), order.cast(pa.int64())
+        return numbers.take(order), order.view(pa.int64())
 
 
 def view_run(directory: Path) -> View:
