@@ -125,7 +125,7 @@ def limited(inner: Call) -> Call:
             _tell_limits(lane, answer.reply.headers, started_at)
         except RequestError as error:
             if error.headers is not None:
-                _tell_limits(lane, error.headers, started_at)
+                _tell_limits(lane, error.headers, started_at, refused=True)
             lane.failed(error, item_id, started_at=started_at)
             raise
         finally:
@@ -135,8 +135,10 @@ def limited(inner: Call) -> Call:
     return call
 
 
-def _tell_limits(lane: Lane, headers: Mapping[str, str], started_at: float) -> None:
+def _tell_limits(lane: Lane, headers: Mapping[str, str], started_at: float, *, refused: bool = False) -> None:
+    """A refusal teaches by itself, and may come from a proxy with limits of its own: only its wait is taken over."""
     told = read_allowance(headers)
     if told is not None:
+        requests, tokens = (None, None) if refused else (told.requests, told.tokens)
         sent_at = None if told.by_clock else started_at
-        lane.announced(requests=told.requests, tokens=told.tokens, hold_s=told.hold_s, sent_at=sent_at)
+        lane.announced(requests=requests, tokens=tokens, hold_s=told.hold_s, sent_at=sent_at)

@@ -238,7 +238,8 @@ class Lane:
             self._rest(PAUSES_S[min(self._silent_signals, len(PAUSES_S) - 1)] * self._uniform(1.0, 1.25), error)
             self._silent_signals += 1
             self._signal_at = now
-        if error.error_type == "rate_limit":
+        # Whoever names a number of requests in flight has said how hard to try: only `auto` learns a rate.
+        if error.error_type == "rate_limit" and not self.concurrency.fixed:
             self.throttle.refused(started_at=started_at, pause_s=error.wait_s or self.paused_s())
 
     def _cuts(self, error: RequestError, *, started_at: float, now: float) -> bool:

@@ -30,7 +30,7 @@ IN_VAIN = 5
 """So many signals after few requests, at ever lower rates: the rate is not what is refused."""
 FASTER, FASTEST = 1.25, 2_000.0
 """Where sending less is in vain the pauses alone bound the lane: what goes between them goes quickly."""
-SEEN, CHANCE = 4, 0.2
+SEEN, CHANCE = 4, 0.45
 """Where less than this share of so many is refused behind a first refusal, it is no rate that is refused."""
 MOST_OUT, REMEMBERED = 1_000, 200
 MOST_UNSEEN = 3

@@ -38,9 +38,9 @@ def told() -> Told:
 
 @pytest.fixture
 def make(clock, told):
-    def make(**limits: Any) -> Lane:
+    def make(concurrency: int | str = 50, **limits: Any) -> Lane:
         breaker = Breaker(down_s=600)
-        lane = Lane("k", concurrency=Concurrency(50), breaker=breaker, tell=told, clock=clock, **limits)
+        lane = Lane("k", concurrency=Concurrency(concurrency), breaker=breaker, tell=told, clock=clock, **limits)
         lane.canary = None
         return lane
 
@@ -191,7 +191,7 @@ def test_a_rate_limit_never_shortens_a_wait(make):
 
 
 def test_a_refusal_teaches_a_rate_and_says_so(make, told, clock):
-    lane = make()
+    lane = make("auto")
     for _ in range(20):
         lane.took(retry=False)
         clock.now += 0.001
@@ -206,8 +206,20 @@ def test_a_refusal_teaches_a_rate_and_says_so(make, told, clock):
     assert lane.facts()["requests_by"] == "learned"
 
 
+def test_a_number_of_requests_in_flight_learns_no_rate(make, told, clock):
+    lane = make(4)
+    lane.took(retry=False)
+    lane.failed(refused(2.0), "a", started_at=clock.now)
+
+    clock.now += lane.paused_s()
+    lane.took(retry=False)
+
+    assert lane.requests_per_minute is None
+    assert "rate_learned" not in told.names()
+
+
 def test_one_refusal_of_a_set_rate_costs_little_of_it(make, clock):
-    lane = make(requests_per_minute=12_000)
+    lane = make("auto", requests_per_minute=12_000)
     for _ in range(5):
         lane.took(retry=False)
         clock.now += 0.005
