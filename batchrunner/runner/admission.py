@@ -72,24 +72,28 @@ class Admission:
 
     async def next(self, desk: Desk) -> Trip | None:
         """The next trip to send, reserved for and admitted by its lane; None when there will be none."""
-        async with desk.turnstile:
-            while (trip := await self._pick(desk)) is not None:
-                desk.next_up = trip
-                try:
-                    if await self._goes(trip, desk):
-                        return trip
-                finally:
-                    desk.next_up = None
-        return None
+        while True:
+            async with desk.turnstile:
+                trip = await self._pick(desk)
+                if trip is None:
+                    return None
+                outcome = self._worker.prepare(trip, counted=desk.channel.lane.counts_tokens)
+                if outcome is None:
+                    desk.next_up = trip
+                    try:
+                        if await self._goes(trip, desk):
+                            return trip
+                    finally:
+                        desk.next_up = None
+            # Not while others wait for their turn: being written takes its time.
+            if outcome is not None:
+                await self._settle(outcome, desk)
 
     async def _goes(self, trip: Trip, desk: Desk) -> bool:
-        """Whether the trip is to be sent now. If not, it has been settled, or waits, or the run drains."""
-        outcome = self._worker.prepare(trip, counted=desk.channel.lane.counts_tokens)
-        if outcome is not None:
-            await self._settle(outcome, desk)
-        elif await self._admitted(trip, desk):
+        """Whether the prepared trip is to be sent now. If not, it waits, or the run drains."""
+        if await self._admitted(trip, desk):
             return True
-        elif self._brakes.draining:
+        if self._brakes.draining:
             self._watch.left(possibly_billed=trip.possibly_billed)
         else:
             # This lane pauses or has ended; another key may serve the item.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httpx
@@ -75,6 +76,17 @@ class Connection(asyncio.Protocol):
         self.receiver: Receiver | None = None
         """Whose reply is awaited."""
         self.usable = False
+
+    @property
+    def unread(self) -> bool:
+        """Whether something has come in, its end included, that the loop has not read yet."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is None or sock.fileno() < 0:
+            return True
+        look = select.poll()
+        look.register(sock.fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     def send(self, request: bytes, receiver: Receiver) -> None:
         """Write `request`, and let `receiver` have its reply. Only while it is usable and nobody's reply awaited."""

@@ -21,7 +21,7 @@ DIALS = 200
 
 
 class Pool:
-    """Connections to one origin. The one that became idle last is used first, so that the others can age."""
+    """Connections to one origin."""
 
     def __init__(self, origin: Origin, dialler: Dialler, *, idle_s: float = IDLE_S, dials: int = DIALS) -> None:
         self._origin = origin
@@ -35,10 +35,15 @@ class Pool:
         self._sweeping: asyncio.TimerHandle | None = None
 
     def idle(self) -> Connection | None:
-        """A connection that can be used at once."""
+        """A connection that can be used at once: the one that has been idle longest.
+
+        What came in on it unasked has had the most time to arrive, and is looked for: an answer that nobody
+        asked for must not become that of the next request.
+        """
         while self._idle:
-            connection, since = self._idle.popitem()
-            if connection.usable and self._loop.time() - since < self._idle_s:
+            connection = next(iter(self._idle))
+            since = self._idle.pop(connection)
+            if connection.usable and self._loop.time() - since < self._idle_s and not connection.unread:
                 return connection
             connection.abort()
         return None
