@@ -109,6 +109,15 @@ async def test_what_is_said_unasked_is_nobodys_answer(wire: Wire, unasked: bytes
     assert (reply.status, reply.body, len(peer.writers)) == (200, b"[]", 2)
 
 
+async def test_what_was_said_unasked_and_not_read_yet_is_nobodys_answer_either(wire: Wire) -> None:
+    async with RawPeer(OK + b"{}", OK + b"[]") as peer:
+        await sent(wire, peer)
+        peer.writers[0].write(OK + b"no")  # At once with the kernel; the loop has no time to read it.
+        reply = await sent(wire, peer)
+
+    assert (reply.status, reply.body, len(peer.writers)) == (200, b"[]", 2)
+
+
 @pytest.mark.parametrize("more", [OK + b"no", b"HTTP", b"garbage", b"\x00"])
 async def test_what_follows_a_reply_ends_the_connection_and_spares_the_reply(wire: Wire, more: bytes) -> None:
     async with RawPeer(OK + b"{}" + more, OK + b"[]") as peer:
