@@ -130,15 +130,7 @@ class Chronicle:
                     for kind, failure in tally.failed_by_type().items()
                 },
                 "labels": dict(self.job.labels),
-                "per_minute": round(progress.per_minute, 1),
-                "in_flight": progress.in_flight,
-                "most_in_flight": progress.most_in_flight,
-                "slots": progress.slots,
-                "left_s": progress.left_s,
-                "notes": list(progress.notes),
-                "lanes": list(progress.lanes),
-                "oldest": list(progress.oldest),
-                "slowest": list(progress.slowest),
+                **_pace(progress),
             },
             state="running",
         )
@@ -188,6 +180,21 @@ class Chronicle:
             "history": self.before.get("history") or [] if history is None else history,
         }
         write_manifest(self.path, manifest, self.job.output.mode)
+
+
+def _pace(progress: Progress) -> dict[str, Any]:
+    """How quickly it goes, and what holds it up."""
+    return {
+        "per_minute": round(progress.per_minute, 1),
+        "in_flight": progress.in_flight,
+        "most_in_flight": progress.most_in_flight,
+        "slots": progress.slots,
+        "left_s": progress.left_s,
+        "notes": list(progress.notes),
+        "lanes": list(progress.lanes),
+        "oldest": list(progress.oldest),
+        "slowest": list(progress.slowest),
+    }
 
 
 def counts(ledger: Ledger, stop: int | None) -> tuple[int, int, int]:
