@@ -271,6 +271,25 @@ async def test_a_bad_row_costs_nothing_and_stops_nothing():
     assert play.wire.sent["x"] == 0
 
 
+async def test_bad_rows_are_written_beside_one_another():
+    play, writing, most = Play(ScriptedWire(), concurrency=8), 0, 0
+
+    async def slowly(outcome):
+        nonlocal writing, most
+        if outcome.status == "rejected":
+            writing += 1
+            most = max(most, writing)
+            await anyio.sleep(0.005)
+            writing -= 1
+
+    play.runner.recorder.record = slowly
+    bad = [Item(item_id=f"b{n}", row=20 + n, file="f", line=None, columns={}) for n in range(40)]
+    await play.run([*items(20), *bad])
+
+    assert play.tally.now.rejected == 40
+    assert most >= 4
+
+
 async def test_a_blocked_lane_does_not_hold_up_another():
     wire = ScriptedWire(by_item={str(row): [throttle(60)] for row in range(0, 2_000, 2)})
     play = Play(wire, concurrency=4, route=lambda item: "even" if int(item.item_id) % 2 == 0 else "odd")
