@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 64 * 1024
 
+_ANSWER = b"HTTP/"
 _SWITCHING = 101
 _FRAMES = frozenset({b"content-length", b"transfer-encoding"})
 _PLAIN_CLOSE = {False: "the connection was closed without an answer", True: "the connection was closed in the reply"}
@@ -60,11 +61,16 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = ("_barren", "_begun", "_fed", "_free", "_fruitful", "_headers", "_keep", "_lost", "_parser",
-                 "_paused", "_refused", "_sent", "_surplus", "_transport", "_whole", "kept", "receiver",
+                 "_paused", "_refused", "_sent", "_strange", "_surplus", "_transport", "_whole", "kept", "receiver",
                  "usable")  # fmt: skip
 
-    def __init__(self, free: Callable[[Connection], None], lost: Callable[[Connection], None]) -> None:
-        self._free, self._lost = free, lost
+    def __init__(
+        self,
+        free: Callable[[Connection], None],
+        lost: Callable[[Connection], None],
+        strange: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._free, self._lost, self._strange = free, lost, strange
         self._parser: HttpResponseParser | None = None
         self._transport: asyncio.Transport | None = None
         self._headers: Headers = []
@@ -138,6 +144,8 @@ class Connection(asyncio.Protocol):
         receiver = self.receiver
         if receiver is None or self._parser is None:
             self.abort()  # Nobody had asked; the next request would take it for its answer.
+            if data.startswith(_ANSWER) and b" 408 " not in data[:16]:
+                self._strange()
             return
         self._fed = len(data)
         try:
@@ -216,6 +224,8 @@ class Connection(asyncio.Protocol):
             self._free(self)
         else:
             self.abort()
+            if self._surplus:
+                self._strange()
         receiver.ended(None)
 
     def _misspoken(self, error: HttpParserError | HttpParserUpgrade) -> None:

@@ -16,17 +16,24 @@ if TYPE_CHECKING:
 
 IDLE_S = 15.0
 """How long a connection is kept for a next request: less than most servers keep theirs."""
+UNREAD_S = 1.0
+"""How long a connection is left open that something has come in on unasked, for that to be read."""
 DIALS = 200
 """How many connections may be in the making at once: more would overrun the queue of a server that listens."""
 
 
 class Pool:
-    """Connections to one origin."""
+    """Connections to one origin.
+
+    Each is used again and again, until the origin has once answered what nobody had asked: from then on, what comes
+    in on a connection that has been used may be anybody's, and each is used once.
+    """
 
     def __init__(self, origin: Origin, dialler: Dialler, *, idle_s: float = IDLE_S, dials: int = DIALS) -> None:
         self._origin = origin
         self._dialler = dialler
         self._idle_s = idle_s
+        self._trusted = True
         self._loop = asyncio.get_running_loop()
         self._open: set[Connection] = set()
         self._idle: dict[Connection, float] = {}
@@ -43,7 +50,11 @@ class Pool:
         while self._idle:
             connection = next(iter(self._idle))
             since = self._idle.pop(connection)
-            if connection.usable and self._loop.time() - since < self._idle_s and not connection.unread:
+            if connection.usable and connection.unread:
+                # The loop is to see what it is; what turns out to be nothing is given up all the same.
+                self._loop.call_later(UNREAD_S, connection.abort)
+                continue
+            if connection.usable and self._loop.time() - since < self._idle_s:
                 return connection
             connection.abort()
         return None
@@ -65,6 +76,9 @@ class Pool:
 
     def keep(self, connection: Connection) -> None:
         """Have `connection` back, for the next who wants one."""
+        if not self._trusted:
+            connection.abort()
+            return
         connection.kept = True
         self._idle[connection] = self._loop.time()
         if self._sweeping is None:
@@ -82,7 +96,13 @@ class Pool:
             await self._empty.wait()
 
     def _made(self) -> Connection:
-        return Connection(self.keep, self._lost)
+        return Connection(self.keep, self._lost, self._distrust)
+
+    def _distrust(self) -> None:
+        """The origin has answered what nobody had asked."""
+        self._trusted = False
+        while self._idle:
+            self._idle.popitem()[0].abort()
 
     def _lost(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -109,6 +109,22 @@ async def test_what_is_said_unasked_is_nobodys_answer(wire: Wire, unasked: bytes
     assert (reply.status, reply.body, len(peer.writers)) == (200, b"[]", 2)
 
 
+@pytest.mark.parametrize(
+    ("unasked", "connections"), [(OK + b"no", 4), (b"HTTP/1.1 408 Request Timeout\r\n\r\n", 2)], ids=["reply", "408"]
+)
+async def test_a_server_that_answers_unasked_is_given_no_connection_twice(
+    wire: Wire, unasked: bytes, connections: int
+) -> None:
+    async with RawPeer(*[OK + b"{}"] * 4) as peer:
+        await sent(wire, peer)
+        peer.writers[0].write(unasked)
+        await peer.until_ended(1)
+        for _ in range(3):
+            await sent(wire, peer)
+
+    assert len(peer.writers) == connections
+
+
 async def test_what_was_said_unasked_and_not_read_yet_is_nobodys_answer_either(wire: Wire) -> None:
     async with RawPeer(OK + b"{}", OK + b"[]") as peer:
         await sent(wire, peer)
