@@ -136,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        # Paused until the last byte has left us: what is written then has gone out.
+        # Paused until the last byte has left us, over TLS for the layer that encrypts it: what is written then is out.
         written.set_write_buffer_limits(high=0)
         self.usable = True
 
