@@ -1,6 +1,5 @@
 """From a job to a running run: the one place that wires sources, providers, store, transport and limits together."""
 
-from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invocation import Invocation, Redo
 from batchrunner.assemble.invoke import invoke
 from batchrunner.assemble.plan import plan
@@ -8,4 +7,4 @@ from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
 from batchrunner.assemble.upkeep import clean_run
 
-__all__ = ["clean_run", "fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]
+__all__ = ["clean_run", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]

@@ -67,6 +67,7 @@ _KEYS = {
     "max_cost": ("--max-cost", "budget.max_cost_usd"),
     "max_tokens_total": ("--max-tokens-total", "budget.max_tokens_total"),
     "deadline": ("--deadline", "budget.deadline"),
+    "notify": ("--notify", "telemetry.notify"),
 }
 _NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
 

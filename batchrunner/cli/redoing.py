@@ -16,14 +16,14 @@ from batchrunner.report import matching
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrunner.signals import Signals
+    from batchrunner.cli.notice import Notice
 
 SENT = "request."
 NOT_AGAIN = ("limit", "fresh", "accept_change", "salvage", "overwrite", "as_json", "quiet", "directory")
 """Options of the run's last call that a redo does not take over."""
 
 
-def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any], signals: Signals) -> int:
+def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any], notice: Notice) -> int:
     """Buy again the items of TARGET for which `where` is true. Returns the exit code."""
     directory = find_run(target, given)
     call_target, options = _call(target, directory, given)
@@ -41,7 +41,7 @@ def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, 
         job,
         call_target,
         options,
-        signals,
+        notice,
         redo=Redo(ids=frozenset(ids), changed=changed_job, changes=", ".join(sorted(changed))),
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrunner.cli.options import EXIT_STATUS, job_options
+
+if TYPE_CHECKING:
+    from batchrunner.cli.notice import Notice
 
 
 @click.command("run", short_help="Start or resume a job.", epilog=EXIT_STATUS)
@@ -35,7 +38,9 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
     envvar="BATCHRUNNER_PROGRESS_EVERY",
     help="Between two progress lines where there is no terminal.",
 )
-def command(target: str, **given: Any) -> int:
+@click.option("--notify", metavar="COMMAND", envvar="BATCHRUNNER_NOTIFY", help="Gets the summary on its stdin.")
+@click.pass_obj
+def command(notice: Notice, /, target: str, **given: Any) -> int:
     """Start JOB, or resume it: the same command line again buys only what is missing.
 
     JOB is a .toml job file; ROWS a .jsonl, .parquet or .csv file whose every row is a request, or -
@@ -49,11 +54,10 @@ def command(target: str, **given: Any) -> int:
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
     from batchrunner.cli.memory import collect_seldom, keep_small
-    from batchrunner.signals import Signals
 
-    signals = Signals().install()
+    notice.signals.install()
     keep_small()
     from batchrunner.cli.running import run_job
 
     collect_seldom()
-    return run_job(target, given, signals)
+    return run_job(target, given, notice)

@@ -12,33 +12,32 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from batchrunner import spec
-from batchrunner.assemble import Invocation, fatal, invoke
+from batchrunner.assemble import Invocation, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
-from batchrunner.console.text import clean
-from batchrunner.errors import BatchrunnerError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Redo
-    from batchrunner.signals import Signals
+    from batchrunner.cli.notice import Notice
 
 ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
+NOT_KEPT = ("notify",)
+"""Told to each call anew: it may hold an address with a token in it, and the manifest has many readers."""
 
 
-def run_job(target: str, given: Mapping[str, Any], signals: Signals) -> int:
+def run_job(target: str, given: Mapping[str, Any], notice: Notice) -> int:
     """Run TARGET by the given options. Returns the exit code, having printed the last line."""
-    return run_asked(load_job(target, given), target, given, signals)
+    return run_asked(load_job(target, given), target, given, notice)
 
 
-def run_asked(
-    asked: Asked, target: str, given: Mapping[str, Any], signals: Signals, *, redo: Redo | None = None
-) -> int:
+def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notice, *, redo: Redo | None = None) -> int:
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
+    notice.command = asked.job.telemetry.notify
     invocation = Invocation(
         directory=directory_of(asked.job, given),
         shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
@@ -59,28 +58,25 @@ def run_asked(
         command=_command(target),
         ways_out=_ways_out(target, given),
         call={"target": _from_anywhere(target), "given": _kept(given)},
-        signals=signals,
+        signals=notice.signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
-    try:
-        summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
-    except BatchrunnerError as error:
-        if not as_json:
-            raise
-        click.echo(clean(f"batchrunner: {error}", keep_lines=True), err=True)
-        summary = fatal(error, asked.job, invocation.directory, invocation.command)
-    conclude(summary, as_json=as_json, quiet=quiet)
+    notice.about = {"name": asked.job.name, "run": str(invocation.directory), "results": None}
+    notice.again = invocation.command
+    summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
+    conclude(summary, notice, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
 
 
-def conclude(summary: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """The summary for people on stderr, then the machine's last line on stdout."""
+def conclude(summary: Mapping[str, Any], notice: Notice, *, as_json: bool, quiet: bool) -> None:
+    """The summary for people on stderr, --notify, then the machine's last line on stdout."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if not quiet and not as_json:
             for line in summary_lines(summary):
                 click.echo(line, err=True)
             sys.stderr.flush()
+    notice.send(summary)
     last = json.dumps(summary, ensure_ascii=False) if as_json else summary["results"] or summary["run"]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(last, flush=True)
@@ -99,7 +95,8 @@ def _stderr_is_terminal() -> bool:
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
     places = ("out", "runs_dir", "env_file", "state_dir")
-    return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
+    said = {name: value for name, value in given.items() if value and name not in NOT_KEPT}
+    return {name: _from_anywhere(value) if name in places else value for name, value in said.items()}
 
 
 def _from_anywhere(path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -101,6 +102,18 @@ def _text(value: Any, *, what: str = "text") -> str:
     if not isinstance(value, str) or not value.strip() or not is_plain(value):
         raise Unfit(expected(what, value))
     return value
+
+
+def _command(value: Any) -> str:
+    """A command line that is run without a shell. What was given is not shown: it may hold a token."""
+    what = "a command such as 'mail -s done me@example.com', its quotes in pairs; it is run without a shell"
+    try:
+        text = _text(value, what=what)
+        if shlex.split(text):
+            return text
+    except (Unfit, ValueError):
+        pass
+    raise Unfit(f"expected {what}, got something else (not shown)")
 
 
 def _name(value: Any) -> str:
@@ -232,6 +245,7 @@ def _token_url(value: Any) -> str:
 AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 Name = Annotated[str, _kind(_name)]
 Text = Annotated[str, _kind(_text)]
+Command = Annotated[str, _kind(_command)]
 Label = Annotated[str, _kind(_label)]
 Switch = Annotated[bool, _kind(_switch)]
 Rate = Annotated[float | Literal["none"], _kind(_rate)]

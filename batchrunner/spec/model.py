@@ -116,6 +116,13 @@ class OutputSpec(_Section):
     mode: kinds.Mode = 0o640
 
 
+class TelemetrySpec(_Section):
+    """Who is told what happens, beside the run's own log."""
+
+    notify: kinds.Command | None = None
+    """Gets the summary of every invocation on its standard input."""
+
+
 class Document(_Section):
     """A job file as TOML has it. `params` and `request` are checked on their own."""
 
@@ -130,6 +137,7 @@ class Document(_Section):
     budget: BudgetSpec = BudgetSpec()
     prices: dict[str, Price] = {}
     output: OutputSpec = OutputSpec()
+    telemetry: TelemetrySpec = TelemetrySpec()
     labels: dict[str, kinds.Label] = {}
 
 
@@ -157,6 +165,7 @@ class JobSpec:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     prices: Mapping[str, Price] = field(default_factory=dict)
     output: OutputSpec = field(default_factory=OutputSpec)
+    telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     labels: Mapping[str, str] = field(default_factory=dict)
     runs_dir: str | None = None
     """From BATCHRUNNER_RUNS_DIR, relative to the working directory."""
