@@ -23,17 +23,19 @@ from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.runner import Sessions
+from batchrunner.spec import metrics_file
 from batchrunner.store import RESULTS, Patience, begun, check_target, totals, view_run
-from batchrunner.telemetry import run_log
+from batchrunner.telemetry import MetricsFile, run_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
     from batchrunner.events import Display
     from batchrunner.records import Outcome
+    from batchrunner.spec import JobSpec
     from batchrunner.store import Ledger, Run, Totals
     from batchrunner.telemetry import Emit
 
@@ -52,7 +54,14 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         selection = _selection(prepared, invocation)
         before = _items(run.ledger, prepared, selection, spent)
         settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
-        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection, spent=spent)
+        chronicle = Chronicle(
+            run=run,
+            job=ready.job,
+            call=dict(invocation.call),
+            selection=selection,
+            spent=spent,
+            told=_metrics(ready.job, invocation, display, emit),
+        )
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
@@ -97,6 +106,17 @@ def _bugs_logged(emit: Emit) -> Iterator[None]:
     except Exception:
         emit("bug_met", traceback=traceback.format_exc())
         raise
+
+
+def _metrics(job: JobSpec, invocation: Invocation, display: Display, emit: Emit) -> Callable[[Mapping[str, Any]], None]:
+    """Puts a manifest where the job wants its metrics, if anywhere."""
+    path = metrics_file(job, invocation.shard)
+
+    def tell(trouble: str) -> None:
+        display.say(trouble)
+        emit("metrics_not_written", error=trouble)
+
+    return MetricsFile(path, tell=tell).write if path is not None else lambda _: None
 
 
 def _selection(prepared: Prepared, invocation: Invocation) -> Selection:

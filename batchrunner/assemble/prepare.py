@@ -10,6 +10,7 @@ from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint, Usage
+from batchrunner.telemetry import check_metrics_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,6 +124,8 @@ def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool
     if provider:
         faults.of(lambda: _price_of_cap(job, prices))
         faults.of(lambda: _one_at_a_time(job, provider))
+    if job.telemetry.metrics_file is not None:
+        faults.of(check_metrics_file)
     faults.stop()
     assert provider
     assert source

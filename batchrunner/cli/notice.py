@@ -16,7 +16,11 @@ from batchrunner.signals import Signals
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from batchrunner.telemetry import MetricsFile
+
 ENDINGS_TOLD = ("run", "redo")
+LOCKED = 11
+"""Somebody else is at it, and says how it goes."""
 HELPS = (11, 14, 15, 16, 129, 130, 143)
 """Exit codes of fatal ends after which the same command gets further."""
 
@@ -33,6 +37,7 @@ class Notice:
     """The name and the run of the summary, once they are known."""
     again: str | None = None
     """The command that goes on."""
+    metrics: MetricsFile | None = None
 
     def __post_init__(self) -> None:
         self.command = _asked(self.words) or os.environ.get("BATCHRUNNER_NOTIFY") or None
@@ -43,6 +48,8 @@ class Notice:
             retry = code in HELPS
             ending = {"exit": code, "reason": reason, "retryable": retry, "next": self.again if retry else None}
             summary = {"type": "fatal", **self.about, **ending}
+            if self.metrics is not None and code != LOCKED:
+                self.metrics.write(summary)
             self.send(summary)
             if "--json" in self.words:
                 with contextlib.suppress(OSError):

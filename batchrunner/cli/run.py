@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     envvar="BATCHRUNNER_PROGRESS_EVERY",
     help="Between two progress lines where there is no terminal.",
 )
+@click.option(
+    "--metrics-file", metavar="FILE", envvar="BATCHRUNNER_METRICS_FILE", help="For Prometheus's textfile collector."
+)
 @click.option("--notify", metavar="COMMAND", envvar="BATCHRUNNER_NOTIFY", help="Gets the summary on its stdin.")
 @click.pass_obj
 def command(notice: Notice, /, target: str, **given: Any) -> int:

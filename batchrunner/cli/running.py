@@ -16,6 +16,8 @@ from batchrunner.assemble import Invocation, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, directory_of, load_job
 from batchrunner.console import display_for, summary_lines
+from batchrunner.errors import JobError
+from batchrunner.telemetry import MetricsFile, check_metrics_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +40,10 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notic
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
     notice.command = asked.job.telemetry.notify
+    shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
     invocation = Invocation(
         directory=directory_of(asked.job, given),
-        shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
+        shard=shard,
         limit=given.get("limit"),
         max_failed=spec.parse_max_failed(given.get("max_failed") or "0"),
         strict=bool(given.get("strict")),
@@ -64,9 +67,19 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notic
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
     notice.about = {"name": asked.job.name, "run": str(invocation.directory), "results": None}
     notice.again = invocation.command
+    notice.metrics = _metrics(asked.job, shard)
     summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
     conclude(summary, notice, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
+
+
+def _metrics(job: spec.JobSpec, shard: spec.Shard | None) -> MetricsFile | None:
+    """For an invocation that fails before it has metrics of its own."""
+    path = spec.metrics_file(job, shard)
+    with contextlib.suppress(JobError):
+        check_metrics_file()
+        return None if path is None else MetricsFile(path)
+    return None
 
 
 def conclude(summary: Mapping[str, Any], notice: Notice, *, as_json: bool, quiet: bool) -> None:
@@ -94,7 +107,7 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file", "state_dir")
+    places = ("out", "runs_dir", "env_file", "state_dir", "metrics_file")
     said = {name: value for name, value in given.items() if value and name not in NOT_KEPT}
     return {name: _from_anywhere(value) if name in places else value for name, value in said.items()}
 

@@ -17,7 +17,7 @@ from batchrunner.spec.model import (
     TimeoutsSpec,
 )
 from batchrunner.spec.overlay import ENVIRONMENT, Flag
-from batchrunner.spec.places import run_dir
+from batchrunner.spec.places import metrics_file, run_dir
 from batchrunner.spec.request import CHAT_FIELDS, QUESTIONS, ROW_FIELDS, has_question
 from batchrunner.spec.values import (
     KEY_REFERENCE,
@@ -46,6 +46,7 @@ __all__ = [
     "LimitsSpec",
     "load",
     "MaxFailed",
+    "metrics_file",
     "NO_FAILURES",
     "OAuth2Spec",
     "OutputSpec",

@@ -121,6 +121,8 @@ class TelemetrySpec(_Section):
 
     notify: kinds.Command | None = None
     """Gets the summary of every invocation on its standard input."""
+    metrics_file: kinds.Text | None = None
+    """As written: relative to the job's `base`. For Prometheus's textfile collector."""
 
 
 class Document(_Section):

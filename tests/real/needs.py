@@ -33,3 +33,25 @@ def llama_cpp() -> None:
     for package in ("gguf", "xllamacpp"):
         if importlib.util.find_spec(package) is None:
             lacking(package, "pip install 'batchrunner[real]'")
+
+
+def otel() -> None:
+    for package in ("opentelemetry.exporter.otlp.proto.http", "prometheus_client"):
+        if not _there(package):
+            lacking(package, "pip install 'batchrunner[otel]'")
+
+
+def _there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def prometheus(name: str) -> str:
+    """A command of Debian's packages, from the folder that .ci/run unpacks them to, else from PATH."""
+    local = ROOT / ".tools" / "usr" / "bin" / name
+    found = str(local) if local.exists() else shutil.which(name)
+    if found is None:
+        lacking(name, "apt-get install prometheus prometheus-node-exporter")
+    return found
