@@ -180,6 +180,21 @@ def _base_url(value: Any) -> str:
     return value.strip()
 
 
+def _collector(value: Any) -> str:
+    if not isinstance(value, str) or not _is_url(value.strip(), ("http", "https"), userinfo=False):
+        raise Unfit(
+            "expected an address such as 'http://127.0.0.1:4318', got something else (not shown); what lets you in "
+            "belongs in the variable OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return value.strip().rstrip("/")
+
+
+def _share(value: Any) -> float:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise Unfit(expected("a share from 0 to 1", value))
+    return float(value)
+
+
 def _proxy(value: Any) -> str:
     if not isinstance(value, str) or not _is_url(value, ("http", "https", "socks5", "socks5h"), userinfo=True):
         raise Unfit("expected an address such as 'http://proxy:3128', got something else (not shown)")
@@ -260,6 +275,8 @@ Columns = Annotated[tuple[str, ...], _kind(partial(_texts, what="a list of colum
 Mode = Annotated[int, _kind(_mode)]
 Workspace = Annotated[str, _kind(_workspace)]
 BaseUrl = Annotated[str, _kind(_base_url)]
+Collector = Annotated[str, _kind(_collector)]
+Share = Annotated[float, _kind(_share)]
 Proxy = Annotated[str, _kind(_proxy)]
 Headers = Annotated[dict[str, str], _kind(_headers)]
 SecretReference = Annotated[str, _kind(_secret_reference)]

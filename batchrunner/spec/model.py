@@ -123,6 +123,10 @@ class TelemetrySpec(_Section):
     """Gets the summary of every invocation on its standard input."""
     metrics_file: kinds.Text | None = None
     """As written: relative to the job's `base`. For Prometheus's textfile collector."""
+    otlp_endpoint: kinds.Collector | None = None
+    """OTLP over HTTP, without `/v1/...`. None: what the standard variables say, if anything."""
+    sample: kinds.Share = 0.01
+    """Of the attempts that came through: so many get a span. Those that failed all do."""
 
 
 class Document(_Section):
