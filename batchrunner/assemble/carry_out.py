@@ -262,7 +262,7 @@ def _announce(display: Display, run: Run, items: Items, settled: int, chronicle:
 def _log_failure(emit: Emit, outcome: Outcome) -> None:
     if outcome.status != "succeeded":
         emit(
-            f"item_{outcome.status}",
+            "item_rejected" if outcome.status == "rejected" else "item_exhausted",
             item_id=outcome.item_id,
             row=outcome.row,
             error_type=outcome.error_type,
