@@ -59,6 +59,17 @@ class About:
         }
 
 
+class _Kind:
+    """The attributes of all attempts that are alike in model and error: made once, for each takes its time."""
+
+    __slots__ = ("attributes", "of_input", "of_output")
+
+    def __init__(self, attributes: dict[str, Any]) -> None:
+        self.attributes = attributes
+        self.of_input = {**attributes, "gen_ai.token.type": "input"}
+        self.of_output = {**attributes, "gen_ai.token.type": "output"}
+
+
 class Attempts:
     """Hears of every attempt. Returns at once: what it is told is sent from threads of its own."""
 
@@ -74,7 +85,7 @@ class Attempts:
 
         self._sample, self._chance, self._kind = about.sample, chance, SpanKind.CLIENT
         self._plain = about.attributes()
-        self._kinds: dict[tuple[str | None, ...], dict[str, Any]] = {}
+        self._kinds: dict[tuple[str | None, ...], _Kind] = {}
         meter = meters.get_meter("batchrunner", __version__)
         self._seconds = meter.create_histogram("gen_ai.client.operation.duration", "s", "GenAI operation duration.")
         self._tokens = meter.create_histogram(
@@ -98,7 +109,7 @@ class Attempts:
                 "gen_ai.usage.input_tokens": usage.prompt_tokens,
                 "gen_ai.usage.output_tokens": usage.completion_tokens,
             }
-            self._span(request, item_id, seconds, {**kind, **more})
+            self._span(request, item_id, seconds, {**kind.attributes, **more})
 
     def failed(self, request: Request, error: RequestError, *, item_id: str, seconds: float) -> None:
         if error.scope == "machine":
@@ -106,7 +117,7 @@ class Attempts:
         kind = self._of_kind(request.model, None, error.error_type)
         self._count(kind, seconds, error.prompt_tokens, error.completion_tokens)
         more = {"http.response.status_code": error.status, "batchrunner.verdict": error.verdict}
-        self._span(request, item_id, seconds, {**kind, **more}, failed=True)
+        self._span(request, item_id, seconds, {**kind.attributes, **more}, failed=True)
 
     def concluded(self, summary: Mapping[str, Any]) -> None:
         """How the invocation ended, for the run's own span."""
@@ -123,8 +134,7 @@ class Attempts:
             self._run.set_status(StatusCode.ERROR)
         self._run.end()
 
-    def _of_kind(self, asked: str | None, answered: str | None, error_type: str | None = None) -> dict[str, Any]:
-        """The attributes of all attempts that are alike in this."""
+    def _of_kind(self, asked: str | None, answered: str | None, error_type: str | None = None) -> _Kind:
         key = (asked, answered, error_type)
         found = self._kinds.get(key)
         if found is None:
@@ -134,17 +144,17 @@ class Attempts:
                 "gen_ai.response.model": answered if told else None,
                 "error.type": error_type,
             }
-            found = {**self._plain, **{name: value for name, value in own.items() if value is not None}}
+            found = _Kind({**self._plain, **{name: value for name, value in own.items() if value is not None}})
             if told:
                 self._kinds[key] = found
         return found
 
-    def _count(self, kind: Mapping[str, Any], seconds: float, prompt: int | None, completion: int | None) -> None:
-        self._seconds.record(seconds, kind)
+    def _count(self, kind: _Kind, seconds: float, prompt: int | None, completion: int | None) -> None:
+        self._seconds.record(seconds, kind.attributes)
         if prompt is not None:
-            self._tokens.record(prompt, {**kind, "gen_ai.token.type": "input"})
+            self._tokens.record(prompt, kind.of_input)
         if completion is not None:
-            self._tokens.record(completion, {**kind, "gen_ai.token.type": "output"})
+            self._tokens.record(completion, kind.of_output)
 
     def _span(
         self, request: Request, item_id: str, seconds: float, attributes: dict[str, Any], *, failed: bool = False

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from driving import batchrunner, finish, prompts, start, write_rows
+from driving import COMMAND, batchrunner, environment, finish, prompts, start, write_rows
 
 NOTED = "import sys; open(sys.argv[1], 'ab').write(sys.stdin.buffer.read())"
 
@@ -144,3 +145,32 @@ def test_the_second_signal_ends_it_too(tmp_path):
     assert ended.code == 0
     assert "was given up for a signal" in ended.err
     assert ended.last_line.endswith("results.parquet")
+
+
+@pytest.mark.slow
+def test_with_all_streams_closed_it_still_gets_the_summary(tmp_path):
+    told = python(f"{NOTED}; print('to nobody')", tmp_path / "noted")
+    line = shlex.join([*COMMAND, *map(str, words(tmp_path, "--notify", told))])
+
+    done = subprocess.run(["sh", "-c", f"exec {line} <&- >&- 2>&-"], env=environment(), timeout=50, check=False)
+
+    assert done.returncode == 0
+    assert heard(tmp_path)[0]["exit"] == 0
+
+
+@pytest.mark.slow
+def test_a_run_that_somebody_else_holds_is_told_and_left_alone(tmp_path):
+    command = words(tmp_path, "--notify", python(NOTED, tmp_path / "noted"), "--json")
+    command[command.index("--rpm") + 1] = "60"
+    holder = start(*command)
+    until(tmp_path / "runs" / "rows.simulated" / "run.json")
+
+    second = batchrunner(*command)
+    holder.send_signal(signal.SIGTERM)
+    finish(holder)
+
+    first, last = heard(tmp_path)
+    assert second.code == first["exit"] == 11
+    assert first["retryable"]
+    assert first["next"]
+    assert last["exit"] in (0, 143)
