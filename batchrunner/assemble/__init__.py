@@ -3,9 +3,23 @@
 from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invocation import Invocation, Redo
 from batchrunner.assemble.invoke import invoke
+from batchrunner.assemble.places import Place, bring, place_of
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
 from batchrunner.assemble.upkeep import clean_run
 
-__all__ = ["clean_run", "fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]
+__all__ = [
+    "bring",
+    "clean_run",
+    "fatal",
+    "Invocation",
+    "invoke",
+    "open_table",
+    "Place",
+    "place_of",
+    "plan",
+    "Redo",
+    "state_of",
+    "Table",
+]

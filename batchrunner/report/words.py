@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from batchrunner.store import Report
 
@@ -66,7 +65,7 @@ def _alive(state: Mapping[str, Any]) -> str:
     return f", exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "")
 
 
-def sound_line(run: Path, report: Report) -> str:
+def sound_line(run: object, report: Report) -> str:
     """What `fsck` prints of a run that is sound."""
     results = "none yet" if report.results is None else f"{report.results:,} rows"
     sealed = report.outcomes - report.journaled

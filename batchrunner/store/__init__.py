@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.checking import Report, check_run
+from batchrunner.store.claim import Claim as RunClaim
 from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
@@ -14,6 +15,7 @@ from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
+from batchrunner.store.mirror import Mirror
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path
@@ -40,6 +42,7 @@ __all__ = [
     "Keys",
     "Ledger",
     "Matches",
+    "Mirror",
     "OUTCOME",
     "Patience",
     "Quantiles",
@@ -47,6 +50,7 @@ __all__ = [
     "Recovered",
     "Report",
     "Run",
+    "RunClaim",
     "Totals",
     "View",
     "Writer",
