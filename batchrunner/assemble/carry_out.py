@@ -57,10 +57,12 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
         skip = _skip(run.ledger, prepared, selection, invocation.redo)
+        # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
+        wanted = before.total - settled if invocation.redo is None else skip[: selection.stop].count(0)
         execution = Execution(
             prepared=prepared,
             run=run,
-            feed=InputFeed(prepared.ready.source, selection, skip=skip),
+            feed=InputFeed(prepared.ready.source, selection, skip=skip, wanted=wanted),
             sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
             begun=begun(run.view()) if prepared.asker.has_turns else {},
             channels=_channels(prepared, selection, redactor),

@@ -19,7 +19,20 @@ from batchrunner.errors import BatchrunnerError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "clean", "simulator", "providers", "init")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "show",
+    "redo",
+    "export",
+    "fsck",
+    "clean",
+    "merge",
+    "simulator",
+    "providers",
+    "init",
+)
 HELPS = (11, 14, 15, 16, 129, 130, 143)
 """Exit codes after which the same command gets further."""
 
@@ -126,7 +139,7 @@ def _masked(text: str) -> str:
 
 def _fatal(words: list[str], code: int, reason: str) -> int:
     """With --json, a run that never began still ends with one object on stdout."""
-    if "--json" in words and words[:1] in (["run"], ["redo"]):
+    if "--json" in words and words[:1] in (["run"], ["redo"], ["merge"]):
         import json
 
         with contextlib.suppress(OSError):

@@ -80,8 +80,13 @@ def build_results(
     when the disk refuses, and when something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
-    schema = schema.with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
+    schema = marked(schema, view.run_id, metadata)
     batches = result_batches(view, input_rows, schema=schema, scratch=target.parent)
+    return put_results(target, schema, batches, mode=mode)
+
+
+def put_results(target: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, mode: int) -> int:
+    """Write a table at `target`, whole and durable; give the number of rows. Raises StoreError."""
     with files.storing(target):
         file = files.create_beside(target, mode)
         beside = files.beside_of(target)
@@ -92,6 +97,11 @@ def build_results(
             raise
         files.replace(beside, target)
     return rows
+
+
+def marked(schema: pa.Schema, owner: str, metadata: Mapping[str, Any]) -> pa.Schema:
+    """The schema with the metadata of a results file that is `owner`'s."""
+    return schema.with_metadata({OURS: owner.encode(), **_marks(metadata)})
 
 
 def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
