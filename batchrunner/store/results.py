@@ -29,6 +29,8 @@ OURS = b"batchrunner_run"
 
 _GROUP_BYTES = 8 * 2**20
 _GROUP_ROWS = 2**16
+_PAGE_ROWS = 64
+"""After so many rows a page may end, so that of long texts a reader need not hold a thousand at once."""
 
 
 def result_schema(kept: pa.Schema, *, has_turns: bool = False) -> pa.Schema:
@@ -141,7 +143,9 @@ def metadata_of(path: Path) -> Mapping[bytes, bytes]:
 def _write(file: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     rows = 0
     with os.fdopen(file, "wb") as out:
-        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(
+            out, schema, compression="zstd", write_page_checksum=True, write_batch_size=_PAGE_ROWS
+        ) as writer:
             for group in _groups(batches):
                 table = pa.Table.from_batches(group).cast(schema)
                 writer.write_table(table)
