@@ -11,7 +11,7 @@ import anyio
 
 from batchrunner import templates
 from batchrunner.assemble.channels import Channels
-from batchrunner.assemble.ending import Items, Told, judge, summary
+from batchrunner.assemble.ending import Items, Told, judge, of_nothing, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
@@ -233,6 +233,8 @@ def _conclude(
     limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
     left = max(0, execution.feed.wanted - execution.tally.now.settled)
     ending = judge(cause, items, invocation.max_failed, left=left, redo=invocation.redo is not None)
+    if not prepared.checked.rows:
+        ending = of_nothing(ending, invocation.skip_exit_code)
     told = Told(
         job=prepared.ready.job,
         run=run.directory,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchrunner.store.shards import ShardRun
 
-HELD_BYTES = 64 * 2**20
+HELD_BYTES = 16 * 2**20
 """About how much of all shards together is held in memory at once."""
 MOST_ROWS = 8192
 _NAMED = 5
