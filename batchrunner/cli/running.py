@@ -59,7 +59,7 @@ def run_asked(
         redo=redo,
         command=_command(target),
         ways_out=_ways_out(target, given),
-        call={"target": _from_anywhere(target), "given": _kept(given)},
+        call={"target": _from_anywhere(target), "given": _kept(given), "command": _command(target)},
         signals=signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
