@@ -91,6 +91,7 @@ def group() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. The one place that turns errors into exit codes."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_streams()
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (closed by whoever started us; kept to the end)
     try:
@@ -114,6 +115,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
         code = _fatal(words, 1, _masked(f"{type(error).__name__}: {error}"))
     _leave(int(code or 0))
+
+
+def _fill_standard_streams() -> None:
+    """Where one was closed by whoever started us, a file of the run would get its number, and what C code says of
+    itself on standard error would land in the journal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _say(text: str) -> None:
