@@ -84,9 +84,11 @@ class Batchrunner(BaseOperator):
     def _follow(self, child: subprocess.Popen[str]) -> str:
         """Its output into the task's log; the last line."""
         last: deque[str] = deque(maxlen=1)
-        for line in child.stdout or ():
-            self.log.info("%s", line.rstrip())
-            last.append(line)
+        assert child.stdout is not None
+        with child.stdout as lines:
+            for line in lines:
+                self.log.info("%s", line.rstrip())
+                last.append(line)
         return last.pop() if last else ""
 
     def on_kill(self) -> None:
