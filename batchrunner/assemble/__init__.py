@@ -3,6 +3,7 @@
 from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invocation import Invocation, Redo
 from batchrunner.assemble.invoke import invoke
+from batchrunner.assemble.merge import merge_runs
 from batchrunner.assemble.places import Place, bring, place_of
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
@@ -15,6 +16,7 @@ __all__ = [
     "fatal",
     "Invocation",
     "invoke",
+    "merge_runs",
     "open_table",
     "Place",
     "place_of",

@@ -38,6 +38,13 @@ def run_options(command: F) -> F:
     return command
 
 
+def job_file_options(command: F) -> F:
+    """Those of them that lead to the directory of all shards."""
+    for option in reversed((*_OPTIONS[:2], _OPTIONS[3], _OPTIONS[5])):
+        command = option(command)
+    return command
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A run to be read: its files, or a copy of them where it is on an object store."""
@@ -49,6 +56,13 @@ class Found:
 
     def __str__(self) -> str:
         return self.address or str(self.directory)
+
+
+def locate_shards(target: str, given: Mapping[str, Any]) -> Located:
+    """Where TARGET, or all shards of a job file, should be. Raises RunError when that cannot be told."""
+    if not Path(target).exists() and "://" not in target:
+        raise RunError(f"{target}: no such directory or job file")
+    return locate(target, {**given, "out": None})
 
 
 def find_run(target: str, given: Mapping[str, Any]) -> Path:

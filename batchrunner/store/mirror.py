@@ -99,6 +99,14 @@ class Mirror:
             local = commits.latest(self.directory / "commits") if (self.directory / "commits").is_dir() else None
             return local is not None and (latest is None or self._continues(local, latest))
 
+    def bring_finished(self) -> None:
+        """Of a run that has ended what tells its end, for whoever merges it: commits, manifest and results."""
+        with self._preparing():
+            names = {entry.name for entry in self.folder.entries()}
+            files.make_directory(self.directory / "commits")
+            wanted = [name for name in sorted(names) if _is_commit(name) or name in (MANIFEST, RESULTS)]
+            self._each(lambda name: self.folder.fetch(name, self.directory / name), wanted)
+
     def bring_results(self) -> None:
         """The results there, if there are any, for whoever only reads."""
         with self._preparing():

@@ -47,3 +47,11 @@ def llama_cpp() -> None:
     for package in ("gguf", "xllamacpp"):
         if importlib.util.find_spec(package) is None:
             lacking(package, "pip install 'batchrunner[real]'")
+
+
+def airflow() -> Path:
+    """The folder with airflow's commands, of the environment of its own that .ci/run makes."""
+    local = ROOT / ".airflow" / "bin"
+    if not (local / "airflow").exists():
+        lacking("airflow", "python3 -m venv .airflow && .airflow/bin/pip install apache-airflow==3.3.2")
+    return local
