@@ -147,6 +147,7 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
             "cost_usd": tally.now.cost_usd,
             "seconds": round(tally.seconds, 3),
             "possibly_billed": tally.now.possibly_billed + left,
+            **spent_now(tally),
         },
         "prompt_tokens": (totals.prompt_tokens or 0) + (totals.failed_prompt_tokens or 0),
         "completion_tokens": (totals.completion_tokens or 0) + (totals.failed_completion_tokens or 0),
@@ -156,11 +157,22 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
         "failed_by_type": failures(totals),
         "labels": dict(told.job.labels),
         "max_cost_usd": told.job.budget.max_cost_usd,
+        "throttled": told.throttled,
+        "limit_per_minute": told.limit_per_minute,
         "pace": _pace(told),
         "latency": _latency(tally),
         "slowest": tally.slowest.facts(),
         "lanes": told.lanes,
         "commands": ready,
+    }
+
+
+def spent_now(tally: Tally) -> dict[str, Any]:
+    """What this invocation alone used, and how its items failed."""
+    return {
+        "prompt_tokens": tally.now.prompt_tokens,
+        "completion_tokens": tally.now.completion_tokens,
+        "failed_by_type": {kind: failure.count for kind, failure in tally.failed_by_type().items()},
     }
 
 
@@ -194,18 +206,3 @@ def _latency(tally: Tally) -> str | None:
         return None
     slow = [f"{found['item_id']!r} {found['seconds']:.2g} s" for found in tally.slowest.facts()]
     return f"p50 {p50:.2g} s, p95 {p95:.2g} s" + (f", slowest {', '.join(slow)}" if slow else "")
-
-
-def fatal(error: BatchrunnerError, job: JobSpec, run: str, command: str) -> dict[str, Any]:
-    """The summary of an invocation that never began to send."""
-    retry = error.exit_code in HELPS
-    return {
-        "type": "fatal",
-        "name": job.name,
-        "run": run,
-        "results": None,
-        "exit": error.exit_code,
-        "reason": str(error),
-        "retryable": retry,
-        "next": command if retry else None,
-    }

@@ -55,3 +55,25 @@ def airflow() -> Path:
     if not (local / "airflow").exists():
         lacking("airflow", "python3 -m venv .airflow && .airflow/bin/pip install apache-airflow==3.3.2")
     return local
+
+
+def otel() -> None:
+    for package in ("opentelemetry.exporter.otlp.proto.http", "prometheus_client"):
+        if not _there(package):
+            lacking(package, "pip install 'batchrunner[otel]'")
+
+
+def _there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def prometheus(name: str) -> str:
+    """A command of Debian's packages, from the folder that .ci/run unpacks them to, else from PATH."""
+    local = ROOT / ".tools" / "usr" / "bin" / name
+    found = str(local) if local.exists() else shutil.which(name)
+    if found is None:
+        lacking(name, "apt-get install prometheus prometheus-node-exporter")
+    return found
