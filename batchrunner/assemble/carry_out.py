@@ -12,7 +12,7 @@ import anyio
 
 from batchrunner import templates
 from batchrunner.assemble.channels import Channels
-from batchrunner.assemble.ending import Items, Told, judge, summary
+from batchrunner.assemble.ending import FINAL, Items, Told, judge, of_nothing, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
@@ -30,7 +30,6 @@ from batchrunner.telemetry import About, MetricsFile, exporting, run_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
@@ -103,7 +102,7 @@ def _voices(run: Run, ready: Ready, display: Display, stack: ExitStack) -> Voice
     redactor.learn(*map(Secret, ready.collector.secrets))
     about = About(
         name=ready.job.name,
-        run=str(run.directory),
+        run=run.place,
         provider=ready.provider.name,
         base_url=ready.endpoint.base_url,
         labels=ready.job.labels,
@@ -118,10 +117,12 @@ def _execution(
 ) -> Execution:
     run, ready, selection = chronicle.run, prepared.ready, chronicle.selection
     skip = _skip(run.ledger, prepared, selection, invocation.redo)
+    # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
+    wanted = tally.total - tally.settled_before if invocation.redo is None else skip[: selection.stop].count(0)
     return Execution(
         prepared=prepared,
         run=run,
-        feed=InputFeed(ready.source, selection, skip=skip),
+        feed=InputFeed(ready.source, selection, skip=skip, wanted=wanted),
         sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
         begun=begun(run.view()) if prepared.asker.has_turns else {},
         channels=_channels(prepared, selection, voices.redactor),
@@ -249,11 +250,11 @@ def _resend(prepared: Prepared, redo: Redo | None) -> Any:
 
 
 def _announce(display: Display, run: Run, items: Items, settled: int, chronicle: Chronicle, ready: Ready) -> None:
-    directory = run.directory
-    line = (
-        f"resuming {directory}: {settled:,} of {items.total:,} settled" if chronicle.resumed else f"new run {directory}"
+    line = f"resuming {run.place}: {settled:,} of {items.total:,} settled"
+    display.began(
+        line if chronicle.resumed else f"new run {run.place}",
+        {"run": run.place, "settled": settled, "total": items.total},
     )
-    display.began(line, {"run": str(directory), "settled": settled, "total": items.total})
     empty = () if items.total else ("the input has no rows",)
     for warning in (*empty, *ready.warnings, *chronicle.notes()):
         display.say(warning)
@@ -285,19 +286,21 @@ def _conclude(
     spent = totals(view_run(run.directory))
     items = _items(run.ledger, prepared, selection, spent)
     results = None
-    if not items.unfinished and not isinstance(cause, StoreError):
+    if not items.unfinished and not isinstance(cause, FINAL):
         whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
         try:
             results = _published(execution, whole, invocation)
-        except StoreError as error:
+        except FINAL as error:
             cause = error
     lanes = execution.lanes()
     limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
     left = max(0, execution.feed.wanted - execution.tally.now.settled)
     ending = judge(cause, items, invocation.max_failed, left=left, redo=invocation.redo is not None)
+    if not prepared.checked.rows:
+        ending = of_nothing(ending, invocation.skip_exit_code)
     told = Told(
         job=prepared.ready.job,
-        run=run.directory,
+        run=run.place,
         results=results,
         items=items,
         totals=spent,
@@ -319,7 +322,7 @@ def _conclude(
     return found
 
 
-def _published(execution: Execution, selection: Selection, invocation: Invocation) -> Path:
+def _published(execution: Execution, selection: Selection, invocation: Invocation) -> str:
     """The results in place; a full disk is waited for. Raises StoreError."""
     patience = Patience(invocation.disk_wait_s, time.monotonic)
     while True:

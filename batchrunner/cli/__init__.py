@@ -20,7 +20,20 @@ from batchrunner.errors import BatchrunnerError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "clean", "simulator", "providers", "init")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "show",
+    "redo",
+    "export",
+    "fsck",
+    "clean",
+    "merge",
+    "simulator",
+    "providers",
+    "init",
+)
 
 
 class Lazy(click.Group):
@@ -77,6 +90,7 @@ def group() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. The one place that turns errors into exit codes."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_streams()
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (closed by whoever started us; kept to the end)
     notice = Notice(words=words)
@@ -101,6 +115,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
         code = notice.fatal(1, _masked(f"{type(error).__name__}: {error}"))
     _leave(int(code or 0))
+
+
+def _fill_standard_streams() -> None:
+    """Where one was closed by whoever started us, a file of the run would get its number, and what C code says of
+    itself on standard error would land in the journal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _say_bug(told: str) -> None:

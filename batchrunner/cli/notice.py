@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from batchrunner.telemetry import MetricsFile
 
-ENDINGS_TOLD = ("run", "redo")
+ENDINGS_TOLD = ("run", "redo", "merge")
 LOCKED = 11
 """Somebody else is at it, and says how it goes."""
 HELPS = (11, 14, 15, 16, 129, 130, 143)
@@ -67,7 +67,7 @@ class Notice:
         if trouble is None:
             return
         say(trouble)
-        if "items" in summary:
+        if "items" in summary and "://" not in summary["run"]:
             with run_log(Path(summary["run"]) / "log.jsonl", redact=str) as emit:
                 emit("notify_failed", error=trouble)
 

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchrunner.cli.options import EXIT_STATUS, job_options
+from batchrunner.cli.options import EXIT_STATUS, OWN_CODES, job_options
+
+
+def _free_code(context: click.Context, parameter: click.Parameter, code: int | None) -> int | None:
+    """A code that says nothing else: a scheduler has to be able to tell it from all others."""
+    if code in OWN_CODES:
+        raise click.BadParameter(f"{code} has a meaning already; choose one that --help does not list, such as 99")
+    return code
+
 
 if TYPE_CHECKING:
     from batchrunner.cli.notice import Notice
@@ -17,6 +25,13 @@ if TYPE_CHECKING:
 @job_options
 @click.option("--deadline", metavar="TIME", help="Drain after 90s, 30m, 2h ...")
 @click.option("--max-failed", metavar="N|P%", default="0", show_default=True, help="Failed items that still exit 0.")
+@click.option(
+    "--skip-exit-code",
+    metavar="N",
+    type=click.IntRange(1, 255),
+    callback=_free_code,
+    help="Exit N, not 0, when the whole input has no rows.",
+)
 @click.option("--strict", is_flag=True, help="A bad row is a fault of the input: exit 2, nothing sent.")
 @click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")
 @click.option("--accept-change", is_flag=True, help="Buy settled items again where the job now asks something else.")
@@ -25,7 +40,14 @@ if TYPE_CHECKING:
 @click.option(
     "--state-dir", metavar="DIR", envvar="BATCHRUNNER_STATE_DIR", help="A new run's lock and journal, on a local disk."
 )
-@click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
+@click.option(
+    "--disk-wait",
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="For room on a full disk, or a bucket's answer.",
+)
+@click.option("--flush-every", metavar="TIME", help="A part for outcomes so old.  [default: 30s on a bucket]")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")

@@ -14,7 +14,7 @@ import click
 from batchrunner import spec
 from batchrunner.assemble import Invocation, invoke
 from batchrunner.cli import plan
-from batchrunner.cli.options import Asked, directory_of, load_job
+from batchrunner.cli.options import Asked, load_job, place_of
 from batchrunner.console import display_for, summary_lines
 from batchrunner.errors import JobError
 from batchrunner.telemetry import MetricsFile, check_metrics_file
@@ -41,17 +41,21 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notic
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
     notice.command = asked.job.telemetry.notify
     shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
+    place = place_of(asked, given)
     invocation = Invocation(
-        directory=directory_of(asked.job, given),
+        directory=place.directory,
+        address=place.address,
         shard=shard,
         limit=given.get("limit"),
         max_failed=spec.parse_max_failed(given.get("max_failed") or "0"),
+        skip_exit_code=given.get("skip_exit_code"),
         strict=bool(given.get("strict")),
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
         salvage=bool(given.get("salvage")),
         overwrite=bool(given.get("overwrite")),
         state_dir=Path(given["state_dir"]) if given.get("state_dir") else None,
+        flush_every_s=_seconds("--flush-every", given["flush_every"]) if given.get("flush_every") else None,
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
         disk_wait_s=_seconds("--disk-wait", given.get("disk_wait") or "60s"),
@@ -60,12 +64,12 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notic
         redo=redo,
         command=_command(target),
         ways_out=_ways_out(target, given),
-        call={"target": _from_anywhere(target), "given": _kept(given)},
+        call={"target": _from_anywhere(target), "given": _kept(given), "command": _command(target)},
         signals=notice.signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
-    notice.about = {"name": asked.job.name, "run": str(invocation.directory), "results": None}
+    notice.about = {"name": asked.job.name, "run": str(place), "results": None}
     notice.again = invocation.command
     notice.metrics = _metrics(asked.job, shard)
     summary = invoke(asked.job, invocation, display=display, environ=asked.environ)

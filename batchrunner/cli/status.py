@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.targets import find_run, run_options
+from batchrunner.cli.targets import find_place, run_options
 
 
 @click.command("status", short_help="Where a run stands: counts, rate, time left, failures.")
@@ -17,7 +17,8 @@ from batchrunner.cli.targets import find_run, run_options
 def command(run: str, as_json: bool, watch: bool, **given: Any) -> int:
     """Say where RUN stands, from its files alone: counts, rate, time left, failures by type.
 
-    RUN is a run directory or its job file. The exit code is 0 whatever the state.
+    RUN is a run directory or its job file. A run whose process was killed is told from a live one: it is dead since
+    its last heartbeat, and the same command again resumes it. The exit code is 0 whatever the state.
 
     \b
     Examples:
@@ -31,9 +32,9 @@ def command(run: str, as_json: bool, watch: bool, **given: Any) -> int:
     from batchrunner.console.text import clean
     from batchrunner.report import status_lines
 
-    directory = find_run(run, given)
     while True:
-        state = state_of(directory)
+        found = find_place(run, given)
+        state = state_of(found.directory, alive=found.alive)
         if as_json:
             click.echo(json.dumps(state, ensure_ascii=False))
         else:

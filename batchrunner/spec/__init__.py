@@ -13,6 +13,7 @@ from batchrunner.spec.model import (
     Price,
     ProviderSpec,
     RetrySpec,
+    StorageSpec,
     TelemetrySpec,
     TimeoutsSpec,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "ROW_FIELDS",
     "run_dir",
     "Shard",
+    "StorageSpec",
     "TelemetrySpec",
     "TimeoutsSpec",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.checking import Report, check_run
+from batchrunner.store.claim import Claim as RunClaim
 from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
@@ -14,6 +15,8 @@ from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
+from batchrunner.store.merging import merge_shards
+from batchrunner.store.mirror import Mirror
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path
@@ -24,9 +27,11 @@ from batchrunner.store.results import (
     result_batches,
     result_schema,
     results_match,
+    same_owner,
     tell_all,
 )
 from batchrunner.store.run import Epoch, Recovered, Run
+from batchrunner.store.shards import ShardRun, open_shards, shard_folders
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
@@ -40,6 +45,7 @@ __all__ = [
     "Keys",
     "Ledger",
     "Matches",
+    "Mirror",
     "OUTCOME",
     "Patience",
     "Quantiles",
@@ -47,6 +53,7 @@ __all__ = [
     "Recovered",
     "Report",
     "Run",
+    "RunClaim",
     "Totals",
     "View",
     "Writer",
@@ -60,11 +67,16 @@ __all__ = [
     "lock_is_held",
     "lock_path",
     "match",
+    "merge_shards",
+    "open_shards",
+    "shard_folders",
+    "ShardRun",
     "open_run",
     "outcome_index",
     "read_manifest",
     "result_batches",
     "result_schema",
+    "same_owner",
     "tell_all",
     "results_match",
     "totals",
