@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from batchrunner.telemetry import MetricsFile
 
-ENDINGS_TOLD = ("run", "redo", "merge")
+ENDINGS_TOLD, NOTIFIED = ("run", "redo", "merge"), ("run", "redo")
+"""Commands whose last line with --json is an object also when they fail, and those that know --notify."""
 LOCKED = 11
 """Somebody else is at it, and says how it goes."""
 HELPS = (11, 14, 15, 16, 129, 130, 143)
@@ -40,7 +41,8 @@ class Notice:
     metrics: MetricsFile | None = None
 
     def __post_init__(self) -> None:
-        self.command = _asked(self.words) or os.environ.get("BATCHRUNNER_NOTIFY") or None
+        if self.words and self.words[0] in NOTIFIED:
+            self.command = _asked(self.words) or os.environ.get("BATCHRUNNER_NOTIFY") or None
 
     def fatal(self, code: int, reason: str) -> int:
         """Tell of an end without a summary: --notify, and with --json the last line. Returns the code."""

@@ -130,6 +130,15 @@ def test_a_command_that_cannot_be_read_is_a_fault_that_does_not_repeat_it(tmp_pa
     assert "t0ken" not in ended.err
 
 
+def test_commands_that_do_not_know_it_run_none(tmp_path):
+    told = {"BATCHRUNNER_NOTIFY": python(NOTED, tmp_path / "noted")}
+
+    ended = batchrunner("merge", tmp_path / "nothing", "--json", env=told)
+
+    assert ended.code == ended.summary["exit"] == 10
+    assert not (tmp_path / "noted").exists()
+
+
 @pytest.mark.slow
 def test_the_second_signal_ends_it_too(tmp_path):
     hangs = python("import os, sys, time; open(sys.argv[1], 'w').write('x'); time.sleep(60)", tmp_path / "noted")
