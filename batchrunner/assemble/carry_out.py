@@ -63,7 +63,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             feed=InputFeed(prepared.ready.source, selection, skip=skip),
             sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
             begun=begun(run.view()) if prepared.asker.has_turns else {},
-            channels=_channels(prepared, selection, redactor),
+            channels=_channels(prepared, selection, redactor, invocation),
             tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
             manner=Manner(
                 grace_s=invocation.grace_s,
@@ -139,7 +139,7 @@ def _skip(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo |
     return skip
 
 
-def _channels(prepared: Prepared, selection: Selection, redactor: Redactor) -> Channels:
+def _channels(prepared: Prepared, selection: Selection, redactor: Redactor, invocation: Invocation) -> Channels:
     ready = prepared.ready
     return Channels(
         job=ready.job,
@@ -148,6 +148,8 @@ def _channels(prepared: Prepared, selection: Selection, redactor: Redactor) -> C
         credentials=ready.credentials,
         asks=prepared.asker,
         share=selection.share,
+        lease=invocation.lease,
+        simulate=invocation.simulate,
         learn=redactor.learn,
     )
 

@@ -64,10 +64,12 @@ _KEYS = {
     "rpm": ("--rpm", "limits.requests_per_minute"),
     "tpm": ("--tpm", "limits.tokens_per_minute"),
     "concurrency": ("--concurrency", "limits.concurrency"),
+    "lease": ("--lease", "limits.lease"),
     "max_cost": ("--max-cost", "budget.max_cost_usd"),
     "max_tokens_total": ("--max-tokens-total", "budget.max_tokens_total"),
     "deadline": ("--deadline", "budget.deadline"),
 }
+_PATHS = {"lease"}
 _NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
 
 
@@ -101,6 +103,8 @@ def load_job(target: str, given: Mapping[str, Any], *, changes: Mapping[str, Any
         text = given.get(name)
         if text is not None:
             value = spec.read_value(text) if name in _NUMBERS else text
+            if name in _PATHS:
+                value = str(Path(text).absolute())  # What a job says is relative to its file.
             overrides.pop(key, None)
             overrides[key] = spec.Flag(name=flag, value=value)
     overrides |= changes or {}

@@ -22,6 +22,9 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
 @click.option(
     "--state-dir", metavar="DIR", envvar="BATCHRUNNER_STATE_DIR", help="A new run's lock and journal, on a local disk."
 )
+@click.option(
+    "--lease", metavar="FILE", envvar="BATCHRUNNER_LEASE", help="Share the rates with this host's other runs on FILE."
+)
 @click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")

@@ -98,7 +98,7 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file", "state_dir")
+    places = ("out", "runs_dir", "env_file", "state_dir", "lease")
     return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
 
 

@@ -155,8 +155,9 @@ class Admission:
         lane = desk.channel.lane
         if not self._brakes.draining and lane.ended is None:
             with CancelScope() as desk.gate:
-                await lane.admit(trip.reserved.tokens)
-                if not self._others(desk):
+                alone = not self._others(desk)
+                await lane.admit(trip.reserved.tokens, rests=alone)
+                if alone:
                     await lane.rest()
                 if lane.ended is None and not lane.paused_s() and not self._brakes.held:
                     lane.took(retry=trip.retry)

@@ -16,7 +16,7 @@ from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
-from batchrunner.store.places import doubts, lock_path
+from batchrunner.store.places import doubts, lock_path, unsure_file_system
 from batchrunner.store.results import (
     RESULTS,
     build_results,
@@ -68,6 +68,7 @@ __all__ = [
     "tell_all",
     "results_match",
     "totals",
+    "unsure_file_system",
     "view_run",
     "write_manifest",
 ]
