@@ -3,9 +3,21 @@
 from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invocation import Invocation, Redo
 from batchrunner.assemble.invoke import invoke
+from batchrunner.assemble.merge import merge_runs
 from batchrunner.assemble.plan import plan
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
 from batchrunner.assemble.upkeep import clean_run
 
-__all__ = ["clean_run", "fatal", "Invocation", "invoke", "open_table", "plan", "Redo", "state_of", "Table"]
+__all__ = [
+    "clean_run",
+    "fatal",
+    "Invocation",
+    "invoke",
+    "merge_runs",
+    "open_table",
+    "plan",
+    "Redo",
+    "state_of",
+    "Table",
+]

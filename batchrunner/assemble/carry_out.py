@@ -11,7 +11,7 @@ import anyio
 
 from batchrunner import templates
 from batchrunner.assemble.channels import Channels
-from batchrunner.assemble.ending import Items, Told, judge, summary
+from batchrunner.assemble.ending import Items, Told, judge, of_nothing, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
@@ -57,10 +57,12 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         stack.callback(display.ended)
         emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
         skip = _skip(run.ledger, prepared, selection, invocation.redo)
+        # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
+        wanted = before.total - settled if invocation.redo is None else skip[: selection.stop].count(0)
         execution = Execution(
             prepared=prepared,
             run=run,
-            feed=InputFeed(prepared.ready.source, selection, skip=skip),
+            feed=InputFeed(prepared.ready.source, selection, skip=skip, wanted=wanted),
             sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
             begun=begun(run.view()) if prepared.asker.has_turns else {},
             channels=_channels(prepared, selection, redactor, invocation),
@@ -233,6 +235,8 @@ def _conclude(
     limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
     left = max(0, execution.feed.wanted - execution.tally.now.settled)
     ending = judge(cause, items, invocation.max_failed, left=left, redo=invocation.redo is not None)
+    if not prepared.checked.rows:
+        ending = of_nothing(ending, invocation.skip_exit_code)
     told = Told(
         job=prepared.ready.job,
         run=run.directory,

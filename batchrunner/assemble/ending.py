@@ -67,6 +67,13 @@ def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed, *, l
     return Ending(exit=EXHAUSTED, reason=f"{items.exhausted:,} items are out of attempts; run again to try them again")
 
 
+def of_nothing(ending: Ending, skip_exit_code: int | None) -> Ending:
+    """The same for an input without rows, which a scheduler may want to tell from work that was done."""
+    if ending.exit or skip_exit_code is None:
+        return ending
+    return Ending(exit=skip_exit_code, reason="the input has no rows")
+
+
 def commands(ending: Ending, items: Items, run: Path, command: str) -> dict[str, str]:
     """The ready commands: to go on, and to look."""
     where, found = shlex.quote(str(run)), {}

@@ -27,9 +27,9 @@ class InputFeed:
     `skip` holds one byte for each row of the input; a row whose byte is not zero is passed over.
     """
 
-    def __init__(self, source: sources.Input, selection: Selection, *, skip: bytearray) -> None:
+    def __init__(self, source: sources.Input, selection: Selection, *, skip: bytearray, wanted: int) -> None:
         self._source, self._selection = source, selection
-        self.wanted = selection.among(skip)
+        self.wanted = wanted
         """How many items this feed is to give."""
         self._skipped: list[int] = []
         self._rows = len(skip)

@@ -33,6 +33,8 @@ class Invocation:
     shard: Shard | None = None
     limit: int | None = None
     max_failed: MaxFailed = NO_FAILURES
+    skip_exit_code: int | None = None
+    """Instead of 0 where the whole input has no rows."""
     strict: bool = False
     fresh: bool = False
     accept_change: bool = False

@@ -34,11 +34,6 @@ class Selection:
     def of(self, items: Iterator[Item]) -> Iterator[Item]:
         return items if self.shards == 1 else filter(self.takes, items)
 
-    def among(self, skip: bytearray) -> int:
-        """How many of the rows whose byte in `skip` is zero are taken, for a shard about so many."""
-        rows = skip if self.stop is None else skip[: self.stop]
-        return round(rows.count(0) / self.shards)
-
     @property
     def share(self) -> float:
         return 1.0 / self.shards

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__
 from batchrunner.assemble.ending import failures
+from batchrunner.assemble.pulse import pulse
 from batchrunner.errors import BudgetReached
 from batchrunner.store import doubts, lock_is_held, lock_path, read_manifest, totals, view_run, write_manifest
 
@@ -211,7 +212,7 @@ def state_of(directory: Path) -> dict[str, Any]:
     stop = (manifest.get("selection") or {}).get("stop")
     ledger, added = view.ledger, totals(view)
     succeeded, rejected, exhausted = counts(ledger, stop)
-    alive = lock_is_held(lock_path(directory))
+    life = pulse(manifest, locked=lock_is_held(lock_path(directory)))
     total = (manifest.get("items") or {}).get("total", ledger.rows)
     done = succeeded + rejected + exhausted
     counted = {
@@ -233,7 +234,7 @@ def state_of(directory: Path) -> dict[str, Any]:
         "type": "running",
         "name": directory.name,
         "run": str(directory),
-        "state": "running" if alive else "stopped",
+        "state": "running" if life["alive"] else "stopped",
         "now": {"sent": 0, "settled_before": done, "cost_usd": 0.0, "seconds": 0.0, "possibly_billed": 0},
     }
-    return {**unborn, **manifest, **counted, "alive": alive}
+    return {**unborn, **manifest, **counted, **life}

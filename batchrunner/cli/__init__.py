@@ -19,7 +19,20 @@ from batchrunner.errors import BatchrunnerError, StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = ("run", "plan", "status", "show", "redo", "export", "fsck", "clean", "simulator", "providers", "init")
+COMMANDS = (
+    "run",
+    "plan",
+    "status",
+    "show",
+    "redo",
+    "export",
+    "fsck",
+    "clean",
+    "merge",
+    "simulator",
+    "providers",
+    "init",
+)
 HELPS = (11, 14, 15, 16, 129, 130, 143)
 """Exit codes after which the same command gets further."""
 
@@ -78,6 +91,7 @@ def group() -> None:
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run one command and exit with its code. The one place that turns errors into exit codes."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _fill_standard_streams()
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (closed by whoever started us; kept to the end)
     try:
@@ -103,6 +117,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _leave(int(code or 0))
 
 
+def _fill_standard_streams() -> None:
+    """Where one was closed by whoever started us, a file of the run would get its number, and what C code says of
+    itself on standard error would land in the journal."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
 def _say(text: str) -> None:
     from batchrunner.console.text import clean
 
@@ -126,7 +150,7 @@ def _masked(text: str) -> str:
 
 def _fatal(words: list[str], code: int, reason: str) -> int:
     """With --json, a run that never began still ends with one object on stdout."""
-    if "--json" in words and words[:1] in (["run"], ["redo"]):
+    if "--json" in words and words[:1] in (["run"], ["redo"], ["merge"]):
         import json
 
         with contextlib.suppress(OSError):

@@ -34,6 +34,8 @@ Exit status:
  129, 130, 143  hangup, Ctrl-C, SIGTERM: drained; run again
 """
 
+OWN_CODES = {*range(5), *range(10, 18), 129, 130, 143}
+
 _JOB = (
     click.option("--out", metavar="DIR", help="The run's directory."),
     click.option("--runs-dir", metavar="DIR", help="Where run directories live."),

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from batchrunner.signals import Signals
 
 SENT = "request."
-NOT_AGAIN = ("limit", "fresh", "accept_change", "salvage", "overwrite", "as_json", "quiet", "directory")
+NOT_AGAIN = (
+    "limit", "fresh", "accept_change", "salvage", "overwrite", "skip_exit_code", "as_json", "quiet", "directory",
+)  # fmt: skip
 """Options of the run's last call that a redo does not take over."""
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.options import EXIT_STATUS, job_options
+from batchrunner.cli.options import EXIT_STATUS, OWN_CODES, job_options
+
+
+def _free_code(context: click.Context, parameter: click.Parameter, code: int | None) -> int | None:
+    """A code that says nothing else: a scheduler has to be able to tell it from all others."""
+    if code in OWN_CODES:
+        raise click.BadParameter(f"{code} has a meaning already; choose one that --help does not list, such as 99")
+    return code
 
 
 @click.command("run", short_help="Start or resume a job.", epilog=EXIT_STATUS)
@@ -14,6 +21,13 @@ from batchrunner.cli.options import EXIT_STATUS, job_options
 @job_options
 @click.option("--deadline", metavar="TIME", help="Drain after 90s, 30m, 2h ...")
 @click.option("--max-failed", metavar="N|P%", default="0", show_default=True, help="Failed items that still exit 0.")
+@click.option(
+    "--skip-exit-code",
+    metavar="N",
+    type=click.IntRange(1, 255),
+    callback=_free_code,
+    help="Exit N, not 0, when the whole input has no rows.",
+)
 @click.option("--strict", is_flag=True, help="A bad row is a fault of the input: exit 2, nothing sent.")
 @click.option("--fresh", is_flag=True, help="Rename the old run to DIR.1 and start anew; nothing is deleted.")
 @click.option("--accept-change", is_flag=True, help="Buy settled items again where the job now asks something else.")

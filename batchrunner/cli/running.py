@@ -44,6 +44,7 @@ def run_asked(
         shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
         limit=given.get("limit"),
         max_failed=spec.parse_max_failed(given.get("max_failed") or "0"),
+        skip_exit_code=given.get("skip_exit_code"),
         strict=bool(given.get("strict")),
         fresh=bool(given.get("fresh")),
         accept_change=bool(given.get("accept_change")),
@@ -58,7 +59,7 @@ def run_asked(
         redo=redo,
         command=_command(target),
         ways_out=_ways_out(target, given),
-        call={"target": _from_anywhere(target), "given": _kept(given)},
+        call={"target": _from_anywhere(target), "given": _kept(given), "command": _command(target)},
         signals=signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))

@@ -17,7 +17,8 @@ from batchrunner.cli.targets import find_run, run_options
 def command(run: str, as_json: bool, watch: bool, **given: Any) -> int:
     """Say where RUN stands, from its files alone: counts, rate, time left, failures by type.
 
-    RUN is a run directory or its job file. The exit code is 0 whatever the state.
+    RUN is a run directory or its job file. A run whose process was killed is told from a live one: it is dead since
+    its last heartbeat, and the same command again resumes it. The exit code is 0 whatever the state.
 
     \b
     Examples:

@@ -31,6 +31,25 @@ def run_options(command: F) -> F:
     return command
 
 
+def job_file_options(command: F) -> F:
+    """Those of them that lead to the directory of all shards."""
+    for option in reversed((*_OPTIONS[:2], _OPTIONS[3], _OPTIONS[5])):
+        command = option(command)
+    return command
+
+
+def sharded_directory(target: str, given: Mapping[str, Any]) -> Path:
+    """The directory that TARGET means: itself, or that of a job file's shards. Raises RunError when there is none."""
+    path = Path(target)
+    if path.is_dir():
+        return path
+    if not path.is_file():
+        raise RunError(f"{target}: no such directory or job file")
+    from batchrunner.cli.options import directory_of, load_job
+
+    return directory_of(load_job(target, {**given, "out": None}).job, given)
+
+
 def find_run(target: str, given: Mapping[str, Any]) -> Path:
     """The run directory that TARGET means. Raises RunError when there is none."""
     path = Path(target)

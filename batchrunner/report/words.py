@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 BRIEF = 400
 """Characters of a text that are shown unless all are asked for."""
+STILL_S = 30.0
+"""A live run's heartbeat is hardly older."""
 
 
 def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
@@ -21,7 +23,7 @@ def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     items, now = state["items"], state["now"]
     done = items["succeeded"] + items["rejected"] + items["exhausted"]
     share = 100 * done / items["total"] if items["total"] else 100.0
-    yield f"{state['name']}: {state['state']}{_alive(state)}"
+    yield f"{state['name']}: {_life(state)}"
     yield f"items    {done:,}/{items['total']:,} ({share:.1f} %), {items['unfinished']:,} unfinished"
     yield f"         {items['succeeded']:,} succeeded, {items['rejected']:,} rejected, {items['exhausted']:,} exhausted"
     for kind, facts in sorted(state["failed_by_type"].items(), key=lambda pair: -pair[1]["count"])[:6]:
@@ -56,14 +58,29 @@ def _pacing(state: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:<8} {', '.join(found)}" + (" in flight" if key == "oldest" else "")
 
 
-def _alive(state: Mapping[str, Any]) -> str:
-    if state["state"] == "running" and state.get("alive") is False:
-        return f" no more: pid {state.get('pid')} has died; run the same command again to resume"
-    if state["state"] == "running":
-        return f" (pid {state.get('pid')} on {state.get('host')})"
+def _life(state: Mapping[str, Any]) -> str:
+    """The state and whose it is; a running one that nobody runs any more is dead."""
+    known, alive = state["state"], state.get("alive", True)
+    owner = f"pid {state.get('pid')} on {state.get('host')}"
+    if known == "running" and not alive:
+        since = _clock(state.get("dead_since"))
+        return f"dead since {since} ({owner}); give the same command again"
+    if known == "running":
+        still = (state.get("heartbeat_age_s") or 0) >= STILL_S
+        hint = f"; no heartbeat since {_clock(state['heartbeat_at'])}: it writes its results, or hangs" if still else ""
+        return f"running ({owner}{hint})"
+    again = "; a process has taken it up again" if state.get("alive") else ""
     if state.get("exit") is None:
-        return ""
-    return f", exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "")
+        return f"{known}{again}"
+    return f"{known}, exit {state['exit']}" + (f": {state['reason']}" if state["exit"] else "") + again
+
+
+def _clock(moment: str | None) -> str:
+    """The local time of day, with its date where that is another one."""
+    if moment is None:
+        return "its start"
+    then = datetime.fromisoformat(moment).astimezone()
+    return f"{then:%H:%M}" if then.date() == datetime.now(UTC).astimezone().date() else f"{then:%Y-%m-%d %H:%M}"
 
 
 def sound_line(run: Path, report: Report) -> str:

@@ -14,6 +14,7 @@ from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
+from batchrunner.store.merging import merge_shards
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path, unsure_file_system
@@ -27,6 +28,7 @@ from batchrunner.store.results import (
     tell_all,
 )
 from batchrunner.store.run import Epoch, Recovered, Run
+from batchrunner.store.shards import ShardRun, open_shards, shard_folders
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
@@ -60,6 +62,10 @@ __all__ = [
     "lock_is_held",
     "lock_path",
     "match",
+    "merge_shards",
+    "open_shards",
+    "shard_folders",
+    "ShardRun",
     "open_run",
     "outcome_index",
     "read_manifest",

@@ -29,6 +29,8 @@ OURS = b"batchrunner_run"
 
 _GROUP_BYTES = 8 * 2**20
 _GROUP_ROWS = 2**16
+_PAGE_ROWS = 64
+"""After so many rows a page may end, so that of long texts a reader need not hold a thousand at once."""
 
 
 def result_schema(kept: pa.Schema, *, has_turns: bool = False) -> pa.Schema:
@@ -80,8 +82,13 @@ def build_results(
     when the disk refuses, and when something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
-    schema = schema.with_metadata({OURS: view.run_id.encode(), **_marks(metadata)})
+    schema = marked(schema, view.run_id, metadata)
     batches = result_batches(view, input_rows, schema=schema, scratch=target.parent)
+    return put_results(target, schema, batches, mode=mode)
+
+
+def put_results(target: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, mode: int) -> int:
+    """Write a table at `target`, whole and durable; give the number of rows. Raises StoreError."""
     with files.storing(target):
         file = files.create_beside(target, mode)
         beside = files.beside_of(target)
@@ -92,6 +99,11 @@ def build_results(
             raise
         files.replace(beside, target)
     return rows
+
+
+def marked(schema: pa.Schema, owner: str, metadata: Mapping[str, Any]) -> pa.Schema:
+    """The schema with the metadata of a results file that is `owner`'s."""
+    return schema.with_metadata({OURS: owner.encode(), **_marks(metadata)})
 
 
 def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
@@ -131,7 +143,9 @@ def metadata_of(path: Path) -> Mapping[bytes, bytes]:
 def _write(file: int, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     rows = 0
     with os.fdopen(file, "wb") as out:
-        with pq.ParquetWriter(out, schema, compression="zstd", write_page_checksum=True) as writer:
+        with pq.ParquetWriter(
+            out, schema, compression="zstd", write_page_checksum=True, write_batch_size=_PAGE_ROWS
+        ) as writer:
             for group in _groups(batches):
                 table = pa.Table.from_batches(group).cast(schema)
                 writer.write_table(table)

@@ -7,8 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 from driving import api, batchrunner, finish, prompts, run_words, start, write_rows
 from faulty_server import serve_in_thread
+
+from batchrunner.cli import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,6 +231,35 @@ def test_an_empty_input_with_a_readable_schema_is_finished(tmp_path):
 
     assert ended.code == 0, ended.err
     assert len(ended.table()) == 0
+
+    skipped = batchrunner(*run_words(tmp_path / "rows.csv", "http://127.0.0.1:9", "--json", "--skip-exit-code", 99))
+    assert skipped.code == 99, skipped.err
+    assert (skipped.summary["type"], skipped.summary["exit"]) == ("finished", 99)
+    assert (skipped.summary["reason"], skipped.summary["retryable"]) == ("the input has no rows", False)
+    assert skipped.summary["results"] == ended.last_line
+
+
+@pytest.mark.slow
+def test_only_an_empty_input_is_skipped_not_what_is_settled_and_not_a_shard_without_rows(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
+    with api(tmp_path / "api.jsonl") as tess:
+        words = [*run_words(rows, tess.url, "--skip-exit-code", 99), "--json"]
+        first, again = batchrunner(*words), batchrunner(*words)
+        shards = [batchrunner(*words, "--out", tmp_path / "out", "--shard", f"{n}/3") for n in range(3)]
+
+    assert [first.code, again.code, *(one.code for one in shards)] == [0] * 5, first.err
+    assert sorted(one.summary["items"]["total"] for one in shards) == [0, 0, 1]
+    merged = batchrunner("merge", tmp_path / "out")
+    assert merged.code == 0, merged.err
+    assert len(merged.table()) == 1
+
+
+@pytest.mark.parametrize("code", [0, 2, 11, 143, 256])
+def test_a_code_that_means_something_else_is_no_skip_code(code):
+    result = CliRunner().invoke(run.command, ["rows.jsonl", "--skip-exit-code", str(code)])
+
+    assert result.exit_code == 2
+    assert "--skip-exit-code" in result.output
 
 
 def _answer() -> dict[str, object]:

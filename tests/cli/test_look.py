@@ -106,7 +106,9 @@ def test_status_follows_a_live_run_and_knows_a_dead_one(tmp_path):
     assert (live["state"], live["alive"]) == ("running", True)
     assert 0 < live["items"]["succeeded"] < 300
     assert len(partial.out.splitlines()) > 0
-    assert "has died" in dead.out
+    assert live["heartbeat_age_s"] < 10
+    assert "dead since " in dead.out
+    assert dead.out.splitlines()[-1].startswith("next     batchrunner run ")
 
 
 def test_show_failed_tells_what_was_sent_and_what_came_back(finished):

@@ -133,6 +133,26 @@ def test_shards_are_disjoint_and_complete(tmp_path, tess):
     found = pl.concat([one.table() for one in ended])
     assert sorted(found["row"]) == list(range(90))
     assert min(len(one.table()) for one in ended) > 10
+    merged = batchrunner("merge", tmp_path / "out")
+    assert (merged.code, merged.last_line) == (0, str(tmp_path / "out" / "results.parquet")), merged.err
+    assert merged.table().equals(found.sort("row"))
+
+
+@pytest.mark.slow
+def test_the_shards_of_a_job_file_are_merged_by_its_name(tmp_path, tess):
+    write_rows(tmp_path / "rows.jsonl", prompts(5))
+    job = tmp_path / "job.toml"
+    job.write_text('input.path = "rows.jsonl"\nprovider.kind = "tess"\nrequest.agent_id = 8794\n')
+    words = [job, "--base-url", tess.url, "--rpm", "none", "--runs-dir", tmp_path / "mine"]
+
+    ended = [batchrunner("run", *words, "--shard", f"{n}/2") for n in range(2)]
+    early = batchrunner("merge", job, "--json")
+    merged = batchrunner("merge", job, "--runs-dir", tmp_path / "mine", "--json")
+
+    assert [one.code for one in ended] == [0, 0], [one.err for one in ended]
+    assert (early.code, early.summary["type"], early.summary["retryable"]) == (10, "fatal", False)
+    assert (merged.summary["type"], merged.summary["items"]["succeeded"]) == ("merged", 5)
+    assert merged.summary["prompt_tokens"] == sum(pl.read_parquet(merged.summary["results"])["prompt_tokens"])
 
 
 def test_rows_from_standard_input(tmp_path, tess):
