@@ -73,14 +73,14 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
         _prepared(job, invocation, environ, display)
     try:
         with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode):
-            _put_aside(invocation.directory)
+            put_aside(invocation.directory)
     except RunLocked:
         raise
     except RunError:
         # A damaged run is what --fresh is recommended for; but not one that somebody has, a newer version for one.
         if lock_is_held(lock_path(invocation.directory)):
             raise
-        _put_aside(invocation.directory)
+        put_aside(invocation.directory)
 
 
 def _prepared(
@@ -117,7 +117,7 @@ def _refuse_bad_rows(prepared: Prepared) -> None:
         raise JobError(*faults)
 
 
-def _put_aside(directory: Path) -> None:
+def put_aside(directory: Path) -> None:
     """`--fresh`: rename the old run to DIR.1, or the next number that is free; nothing is deleted."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():

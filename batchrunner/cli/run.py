@@ -42,6 +42,16 @@ def _free_code(context: click.Context, parameter: click.Parameter, code: int | N
 @click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the work is done."
+)
+@click.option("--workers", metavar="N", type=click.IntRange(1, 1000), help="With ray: as many shards, an actor each.")
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    envvar="BATCHRUNNER_RAY_ADDRESS",
+    help="A cluster's; else one is started here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option(

@@ -6,8 +6,9 @@ import contextlib
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -23,10 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Redo
+    from batchrunner.events import Display
     from batchrunner.signals import Signals
+    from batchrunner.spec import JobSpec
 
 ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
+NOT_WITH_WORKERS = {
+    "shard": "each worker has one",
+    "limit": "it would count for each of them",
+    "lease": "an actor shares the rates",
+    "state_dir": "a shard may have to be resumed on another node",
+}
 
 
 def run_job(target: str, given: Mapping[str, Any], signals: Signals) -> int:
@@ -65,7 +74,8 @@ def run_asked(
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
     try:
-        summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
+        carry_out = _engine(given)
+        summary = carry_out(asked.job, invocation, display=display, environ=asked.environ)
     except BatchrunnerError as error:
         if not as_json:
             raise
@@ -73,6 +83,30 @@ def run_asked(
         summary = fatal(error, asked.job, invocation.directory, invocation.command)
     conclude(summary, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
+
+
+class Engine(Protocol):
+    """Carries an invocation out. Returns the summary object, or raises BatchrunnerError where nothing was begun."""
+
+    def __call__(
+        self, job: JobSpec, invocation: Invocation, *, display: Display, environ: Mapping[str, str]
+    ) -> dict[str, Any]: ...
+
+
+def _engine(given: Mapping[str, Any]) -> Engine:
+    """This process, or what --engine names."""
+    if (given.get("engine") or "local") == "local":
+        if given.get("workers"):
+            raise click.UsageError("--workers: expected together with --engine ray")
+        return invoke
+    if not given.get("workers"):
+        raise click.UsageError("--engine ray: expected --workers N too; it is the number of shards")
+    for name, why in NOT_WITH_WORKERS.items():
+        if given.get(name):
+            raise click.UsageError(f"--{name.replace('_', '-')}: expected without --engine ray: {why}")
+    from batchrunner.engines import ray
+
+    return partial(ray.run, crew=ray.Crew(workers=given["workers"], address=given.get("ray_address")))
 
 
 def conclude(summary: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:

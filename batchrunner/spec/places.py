@@ -40,7 +40,7 @@ def run_dir(
     if simulate:
         directory = directory if directory.name not in ("", "..") else directory.resolve()
         directory = directory.with_name(f"{directory.name}.simulated")
-    return directory if shard is None else directory / f"shard-{shard.index}-of-{shard.count}"
+    return directory if shard is None else directory / shard.folder
 
 
 def _whole_run(spec: JobSpec, *, runs_dir: str | None, out: str | None) -> Path:

@@ -48,6 +48,7 @@ HOMES = {
     "rich": {"console", "cli"},
     "pydantic": {"spec"},
     "genai_prices": {"prices"},
+    "ray": {"engines"},
     "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
