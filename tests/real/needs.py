@@ -41,3 +41,17 @@ def airflow() -> Path:
     if not (local / "airflow").exists():
         lacking("airflow", "python3 -m venv .airflow && .airflow/bin/pip install apache-airflow==3.3.2")
     return local
+
+
+def kubernetes_models() -> Path:
+    """The folder of node packages that has the schemas of Kubernetes."""
+    if shutil.which("node") is None or not (ROOT / ".node" / "node_modules" / "kubernetes-models").exists():
+        lacking("kubernetes-models", "npm install --prefix .node kubernetes-models")
+    return ROOT / ".node"
+
+
+def systemd_analyze() -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        lacking("systemd-analyze", "apt-get install systemd")
+    return found
