@@ -36,7 +36,14 @@ def _free_code(context: click.Context, parameter: click.Parameter, code: int | N
 @click.option(
     "--state-dir", metavar="DIR", envvar="BATCHRUNNER_STATE_DIR", help="A new run's lock and journal, on a local disk."
 )
-@click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
+@click.option(
+    "--disk-wait",
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="For room on a full disk, or a bucket's answer.",
+)
+@click.option("--flush-every", metavar="TIME", help="A part for outcomes so old.  [default: 30s on a bucket]")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
