@@ -43,10 +43,10 @@ class MetricsFile:
         """Say what `run.json` says, or the summary of an invocation that failed before there was one."""
         try:
             _replace(self._path.resolve(), rendered(manifest))
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # The latter: links in a circle.
             if not self._told:
                 self._told = True
-                why = (error.strerror or str(error)).lower()
+                why = (getattr(error, "strerror", None) or str(error)).lower()
                 self._tell(f"{self._path}: {why}; metrics are not written, the run goes on")
 
 
@@ -81,7 +81,7 @@ class _Manifest:
 
     def __init__(self, manifest: Mapping[str, Any]) -> None:
         self._manifest = manifest
-        run = Path(manifest["run"]).absolute()
+        run = manifest["run"] if "://" in manifest["run"] else Path(manifest["run"]).absolute()
         self._names, self._values = ["run", "name"], [_text(run), _text(manifest["name"])]
 
     def collect(self) -> Iterator[Metric]:

@@ -182,11 +182,19 @@ class Attempts:
 
 
 @contextmanager
-def exporting(collector: Collector, about: About, *, tell: Callable[[str], None]) -> Iterator[Attempts]:
-    """Tells a collector of a run's attempts. What it refuses or is too slow for is lost, and `tell` hears it once."""
+def exporting(collector: Collector, about: About, *, tell: Callable[[str], None]) -> Iterator[Attempts | None]:
+    """Tells a collector of a run's attempts. What it refuses or is too slow for is lost, and `tell` hears it once.
+
+    None where the standard variables make no sense to the SDK: telemetry is not worth a run.
+    """
     ears = _ears(tell)
-    resource = _resource(about)
-    meters, tracers = _meters(collector, resource), _tracers(collector, resource)
+    try:
+        resource = _resource(about)
+        meters, tracers = _meters(collector, resource), _tracers(collector, resource)
+    except ValueError as error:
+        ears.say(f"a variable of OpenTelemetry: {error}")
+        yield None
+        return
     attempts = Attempts(about, meters, tracers)
     try:
         yield attempts

@@ -147,17 +147,19 @@ def test_one_that_cannot_be_written_is_one_warning_and_no_more(tmp_path):
     assert [line["event"] for line in log].count("metrics_not_written") == 1
 
 
-def test_a_device_is_left_alone_and_a_link_leads_to_the_file(tmp_path):
+def test_a_device_is_left_alone_a_link_leads_to_the_file_and_a_circle_raises_nothing(tmp_path):
     told: list[str] = []
     manifest = {"run": "runs/a", "name": "a\udcff", "exit": 2}
-    fifo, link = tmp_path / "fifo", tmp_path / "link.prom"
+    fifo, link, circle = tmp_path / "fifo", tmp_path / "link.prom", tmp_path / "circle.prom"
     subprocess.run(["mkfifo", fifo], check=True)
     link.symlink_to(tmp_path / "real.prom")
 
-    for path in (fifo, link):
+    circle.symlink_to(circle)
+
+    for path in (fifo, link, circle):
         MetricsFile(path, tell=told.append).write(manifest)
 
-    assert told == [f"{fifo}: no regular file; metrics are not written, the run goes on"]
+    assert told[0] == f"{fifo}: no regular file; metrics are not written, the run goes on"
     assert fifo.is_fifo()
     assert link.is_symlink()
     assert read((tmp_path / "real.prom").read_text())["batchrunner_exit_code"] == {(): 2}

@@ -177,3 +177,16 @@ def test_a_collector_that_does_not_work_is_one_warning_and_costs_at_most_five_se
     assert ended.err == ""
     assert ended.summary["type"] == "finished"
     assert took_s - ended.summary["now"]["seconds"] < 7.5
+
+
+def test_a_variable_that_makes_no_sense_is_a_warning(tmp_path, openai):
+    with collector() as told:
+        ended = run(
+            tmp_path / "job",
+            openai,
+            telemetry=f"otlp_endpoint = '{told.url}'",
+            env={"OTEL_METRIC_EXPORT_INTERVAL": "0"},
+        )
+
+    assert ended.code == 0, ended.err
+    assert log(ended).count("telemetry_failed") == 1
