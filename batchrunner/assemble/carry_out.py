@@ -11,7 +11,7 @@ import anyio
 
 from batchrunner import templates
 from batchrunner.assemble.channels import Channels
-from batchrunner.assemble.ending import Items, Told, judge, of_nothing, summary
+from batchrunner.assemble.ending import FINAL, Items, Told, judge, of_nothing, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
@@ -28,7 +28,6 @@ from batchrunner.telemetry import run_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
@@ -189,11 +188,11 @@ def _resend(prepared: Prepared, redo: Redo | None) -> Any:
 
 
 def _announce(display: Display, run: Run, items: Items, settled: int, chronicle: Chronicle, ready: Ready) -> None:
-    directory = run.directory
-    line = (
-        f"resuming {directory}: {settled:,} of {items.total:,} settled" if chronicle.resumed else f"new run {directory}"
+    line = f"resuming {run.place}: {settled:,} of {items.total:,} settled"
+    display.began(
+        line if chronicle.resumed else f"new run {run.place}",
+        {"run": run.place, "settled": settled, "total": items.total},
     )
-    display.began(line, {"run": str(directory), "settled": settled, "total": items.total})
     empty = () if items.total else ("the input has no rows",)
     for warning in (*empty, *ready.warnings, *chronicle.notes()):
         display.say(warning)
@@ -225,11 +224,11 @@ def _conclude(
     spent = totals(view_run(run.directory))
     items = _items(run.ledger, prepared, selection, spent)
     results = None
-    if not items.unfinished and not isinstance(cause, StoreError):
+    if not items.unfinished and not isinstance(cause, FINAL):
         whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
         try:
             results = _published(execution, whole, invocation)
-        except StoreError as error:
+        except FINAL as error:
             cause = error
     lanes = execution.lanes()
     limits = [lane.requests_per_minute for lane in lanes if lane.requests_per_minute]
@@ -239,7 +238,7 @@ def _conclude(
         ending = of_nothing(ending, invocation.skip_exit_code)
     told = Told(
         job=prepared.ready.job,
-        run=run.directory,
+        run=run.place,
         results=results,
         items=items,
         totals=spent,
@@ -261,7 +260,7 @@ def _conclude(
     return found
 
 
-def _published(execution: Execution, selection: Selection, invocation: Invocation) -> Path:
+def _published(execution: Execution, selection: Selection, invocation: Invocation) -> str:
     """The results in place; a full disk is waited for. Raises StoreError."""
     patience = Patience(invocation.disk_wait_s, time.monotonic)
     while True:

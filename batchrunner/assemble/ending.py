@@ -7,11 +7,9 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.errors import BatchrunnerError, StoreError
+from batchrunner.errors import BatchrunnerError, RunLocked, StoreError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from batchrunner.events import Tally
     from batchrunner.spec import JobSpec, MaxFailed
     from batchrunner.store import Totals
@@ -21,6 +19,8 @@ HELPS = frozenset({4, 11, 14, 15, 16, 129, 130, 143})
 """Exit codes after which the same command gets further, if only after a while or after making room."""
 MEASURABLE_S = 3.0
 """A rate over less time says nothing."""
+FINAL = (StoreError, RunLocked)
+"""What ended the run even where every item has its outcome: not all of it is in place."""
 FATAL = frozenset({1, 2, 10, 11, 12, 13, 16})
 
 
@@ -54,7 +54,7 @@ class Ending:
 
 def judge(cause: BaseException | None, items: Items, max_failed: MaxFailed, *, left: int, redo: bool) -> Ending:
     """The exit code. What ended the run early counts while items are unfinished, or `left` without their new chance."""
-    if isinstance(cause, StoreError) or (cause is not None and (items.unfinished or left)):
+    if isinstance(cause, FINAL) or (cause is not None and (items.unfinished or left)):
         code = cause.exit_code if isinstance(cause, BatchrunnerError) else 1
         return Ending(exit=code, reason=str(cause))
     if items.unfinished and not redo:
@@ -74,9 +74,9 @@ def of_nothing(ending: Ending, skip_exit_code: int | None) -> Ending:
     return Ending(exit=skip_exit_code, reason="the input has no rows")
 
 
-def commands(ending: Ending, items: Items, run: Path, command: str) -> dict[str, str]:
+def commands(ending: Ending, items: Items, run: str, command: str) -> dict[str, str]:
     """The ready commands: to go on, and to look."""
-    where, found = shlex.quote(str(run)), {}
+    where, found = shlex.quote(run), {}
     if ending.exit in HELPS:
         found["go on"] = command
     elif ending.exit == REFUSED:
@@ -103,8 +103,8 @@ class Told:
     """What a summary is made of."""
 
     job: JobSpec
-    run: Path
-    results: Path | None
+    run: str
+    results: str | None
     items: Items
     totals: Totals
     tally: Tally
@@ -127,8 +127,8 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
     return {
         "type": "fatal" if ending.exit in FATAL else "finished",
         "name": told.job.name,
-        "run": str(told.run),
-        "results": str(told.results) if told.results else None,
+        "run": told.run,
+        "results": told.results,
         "exit": ending.exit,
         "reason": ending.reason,
         "retryable": ending.exit in HELPS,
@@ -196,13 +196,13 @@ def _latency(tally: Tally) -> str | None:
     return f"p50 {p50:.2g} s, p95 {p95:.2g} s" + (f", slowest {', '.join(slow)}" if slow else "")
 
 
-def fatal(error: BatchrunnerError, job: JobSpec, run: Path, command: str) -> dict[str, Any]:
+def fatal(error: BatchrunnerError, job: JobSpec, run: str, command: str) -> dict[str, Any]:
     """The summary of an invocation that never began to send."""
     retry = error.exit_code in HELPS
     return {
         "type": "fatal",
         "name": job.name,
-        "run": str(run),
+        "run": run,
         "results": None,
         "exit": error.exit_code,
         "reason": str(error),

@@ -15,7 +15,7 @@ import anyio
 from anyio import create_task_group, to_thread
 
 from batchrunner import simulator
-from batchrunner.errors import BatchrunnerError, DeadlineReached, Interrupted, StoreError
+from batchrunner.errors import BatchrunnerError, DeadlineReached, Interrupted, RunLocked, StoreError
 from batchrunner.events import Progress
 from batchrunner.retry import Backoff
 from batchrunner.runner import Brakes, Runner
@@ -264,9 +264,9 @@ class Execution:
             progress = self.progress()
             try:
                 await to_thread.run_sync(self.heartbeat, progress, self.tally)
-            except StoreError as error:
+            except (StoreError, RunLocked) as error:
                 # What comes of a full disk the journal's writer decides; a lack of open files costs a beat.
-                if not (error.full or _no_file_left(error.__cause__)):
+                if not (getattr(error, "full", False) or _no_file_left(error.__cause__)):
                     self.brakes.drain(error)
             if progress.most_in_flight == self.runner.most_in_flight:
                 await self.runner.outgrown.wait(HEARTBEAT_S)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble.carry_out import carry_out
+from batchrunner.assemble.places import copies_of, mirror_of, put_aside
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import JobError, RunError, RunLocked
@@ -33,12 +34,13 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
     """
     directory = invocation.directory
     stdin = job.input.path == "-"
+    mirror = mirror_of(invocation.place, job.storage, environ, wait_s=invocation.disk_wait_s)
     prepared = None
     if not (directory / "commits").exists() and not stdin:
         prepared = _prepared(job, invocation, environ, display)
     if invocation.wait_lock_s and lock_is_held(lock_path(directory)):
-        display.say(f"waiting for the process that holds {directory}, {invocation.wait_lock_s:g} s at most")
-    if invocation.fresh and (directory / "commits").exists():
+        display.say(f"waiting for the process that holds {invocation.place}, {invocation.wait_lock_s:g} s at most")
+    if invocation.fresh and (mirror or (directory / "commits").exists()):
         _begin_anew(job, invocation, environ, display)
     with (
         _sharing(job, invocation, display) as sharing,
@@ -47,9 +49,11 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
             wait_s=invocation.wait_lock_s,
             mode=job.output.mode,
             salvage=invocation.salvage,
-            state_dir=invocation.state_dir,
+            state_dir=None if mirror else invocation.state_dir,
+            mirror=mirror,
         ) as held,
     ):
+        held.flush_every_s = invocation.flushed_every_s
         prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
         return carry_out(held, prepared, sharing, display)
 
@@ -71,16 +75,20 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
     """`--fresh`: once the job has been found sound, put the old run aside while nobody else can take it."""
     if job.input.path != "-":
         _prepared(job, invocation, environ, display)
+    mirror = mirror_of(invocation.place, job.storage, environ)
     try:
-        with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode):
-            put_aside(invocation.directory)
+        with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode, mirror=mirror):
+            if mirror:
+                put_aside(mirror, job.storage, environ)
+            else:
+                put_directory_aside(invocation.directory)
     except RunLocked:
         raise
     except RunError:
         # A damaged run is what --fresh is recommended for; but not one that somebody has, a newer version for one.
-        if lock_is_held(lock_path(invocation.directory)):
+        if mirror or lock_is_held(lock_path(invocation.directory)):
             raise
-        put_aside(invocation.directory)
+        put_directory_aside(invocation.directory)
 
 
 def _prepared(
@@ -92,8 +100,9 @@ def _prepared(
     remembered: Mapping[str, Any] | None = None,
 ) -> Prepared:
     spool = invocation.directory / "stdin.jsonl"
-    ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=spool)
-    size = sum(path.stat().st_size for path in ready.source.files)
+    copies = copies_of(job.storage, environ, invocation.state_dir)
+    ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=spool, copies=copies)
+    size = ready.source.size_bytes
     if size >= LARGE_BYTES:
         display.say(f"looking through {size / 1e6:,.0f} MB of input")
     prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
@@ -117,7 +126,7 @@ def _refuse_bad_rows(prepared: Prepared) -> None:
         raise JobError(*faults)
 
 
-def put_aside(directory: Path) -> None:
+def put_directory_aside(directory: Path) -> None:
     """`--fresh`: rename the old run to DIR.1, or the next number that is free; nothing is deleted."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner import store
 from batchrunner.assemble.channels import Channels, number
 from batchrunner.assemble.epochs import changed_keys, compare, holds
+from batchrunner.assemble.places import bring, copies_of
 from batchrunner.assemble.prepare import get_ready, prepare
 from batchrunner.assemble.selection import select
 from batchrunner.assemble.table import carry_of
@@ -30,8 +31,9 @@ SAMPLE = 2_000
 
 def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], shown: int = 1) -> dict[str, Any]:
     """The plan as a JSON object. Raises JobError with all faults, RunError for a damaged run."""
-    ready = get_ready(job, environ=environ, simulate=invocation.simulate, spool=None)
-    view = _view(invocation.directory)
+    copies = copies_of(job.storage, environ, invocation.state_dir)
+    ready = get_ready(job, environ=environ, simulate=invocation.simulate, copies=copies)
+    view = _view(_here(job, invocation, environ))
     shard = invocation.shard
     prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard)
     selection = select(
@@ -52,7 +54,7 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
     return {
         "type": "plan",
         "name": job.name,
-        "run": str(invocation.directory),
+        "run": str(invocation.place),
         "provider": ready.provider.name,
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
@@ -72,6 +74,16 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "warnings": list(ready.warnings),
         "requests": [_request(request) for request in sample.requests[:shown]],
     }
+
+
+def _here(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]) -> Path:
+    """The run's directory; of one on an object store a copy."""
+    if invocation.address is None:
+        return invocation.directory
+    try:
+        return bring(invocation.place, job.storage, environ).directory
+    except RunError:
+        return invocation.directory
 
 
 def _view(directory: Path) -> store.View | None:

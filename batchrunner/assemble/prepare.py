@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from batchrunner.credentials import Credential
+    from batchrunner.objects import Copies
     from batchrunner.providers.base import Provider
     from batchrunner.records import Item, Request
     from batchrunner.spec import JobSpec, Shard
@@ -106,11 +107,18 @@ class Faults:
             raise JobError(*self.found)
 
 
-def get_ready(job: JobSpec, *, environ: Mapping[str, str], simulate: bool, spool: Path | None = None) -> Ready:
+def get_ready(
+    job: JobSpec,
+    *,
+    environ: Mapping[str, str],
+    simulate: bool,
+    spool: Path | None = None,
+    copies: Copies | None = None,
+) -> Ready:
     """Everything but the input's contents. Raises JobError with all faults."""
     faults = Faults()
     provider = faults.of(lambda: _provider(job))
-    source = faults.of(lambda: sources.open_input(job.input.path, base=job.base, id_column=job.input.id, spool=spool))
+    source = faults.of(lambda: _source(job, spool, copies))
     base_url = faults.of(lambda: _base_url(job, provider)) if provider else None
     keys: tuple[Credential, ...] | None = None
     endpoint = None
@@ -167,9 +175,14 @@ def remember(prepared: Prepared) -> dict[str, Any]:
     return {
         "fingerprint": dict(prepared.fingerprint),
         "checked": prepared.checked.to_json(),
-        "rows_path": str(ready.source.files[0].resolve()) if ready.job.rows is not None else None,
+        "rows_path": ready.source.first_place if ready.job.rows is not None else None,
         "version": __version__,
     }
+
+
+def _source(job: JobSpec, spool: Path | None, copies: Copies | None) -> sources.Input:
+    paths = job.input.path if isinstance(job.input.path, str) else list(job.input.path)
+    return sources.open_input(paths, base=job.base, id_column=job.input.id, spool=spool, copies=copies)
 
 
 def _provider(job: JobSpec) -> Provider:

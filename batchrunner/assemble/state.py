@@ -79,6 +79,7 @@ class Chronicle:
                 f"the last run was killed; {found.outcomes:,} outcomes were recovered from its journal, "
                 f"up to {max(twice, 1):,} requests were in flight and may be paid twice"
             )
+        notes += found.notes
         notes += [f"salvaged: {sentence}" for sentence in found.lost]
         if found.torn_bytes:
             notes.append(f"{found.torn_bytes:,} bytes of a record that was being written were cut")
@@ -93,14 +94,15 @@ class Chronicle:
         return BudgetReached(str(last.get("reason")))
 
     def beat(self, progress: Progress, tally: Tally) -> None:
-        """Write the live state; called in a thread."""
+        """Write the live state; called in a thread. Raises StoreError, RunLocked."""
+        self.run.check()
         succeeded, rejected, exhausted = counts(self.run.ledger, self.selection.stop)
         left, now = self.left_before + tally.left_possibly_billed, tally.now.possibly_billed
         self._write(
             {
                 "type": "running",
                 "name": self.job.name,
-                "run": str(self.run.directory),
+                "run": self.run.place,
                 "results": None,
                 "exit": None,
                 "reason": "running",
@@ -181,6 +183,8 @@ class Chronicle:
             "history": self.before.get("history") or [] if history is None else history,
         }
         write_manifest(self.path, manifest, self.job.output.mode)
+        if self.run.mirror and state != "running":
+            self.run.mirror.put_manifest()
 
 
 def _pace(progress: Progress) -> dict[str, Any]:
@@ -205,14 +209,18 @@ def counts(ledger: Ledger, stop: int | None) -> tuple[int, int, int]:
     return succeeded, rejected + bad, exhausted
 
 
-def state_of(directory: Path) -> dict[str, Any]:
-    """The state of a run from its files: the manifest, with counts of the outcomes there are. Raises RunError."""
+def state_of(directory: Path, *, alive: bool | None = None) -> dict[str, Any]:
+    """The state of a run from its files: the manifest, with counts of the outcomes there are. Raises RunError.
+
+    `alive` says whether a process is at work on it, where that cannot be told from the files.
+    """
     view = view_run(directory)
     manifest = read_manifest(directory / "run.json") or {}
     stop = (manifest.get("selection") or {}).get("stop")
     ledger, added = view.ledger, totals(view)
     succeeded, rejected, exhausted = counts(ledger, stop)
-    life = pulse(manifest, locked=lock_is_held(lock_path(directory)))
+    locked = lock_is_held(lock_path(directory)) if alive is None else alive
+    life = pulse(manifest, locked=locked)
     total = (manifest.get("items") or {}).get("total", ledger.rows)
     done = succeeded + rejected + exhausted
     counted = {

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__, providers, sources, store, templates
+from batchrunner.assemble.places import copies_of
 from batchrunner.assemble.prepare import options_of
 from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint
 from batchrunner.schema import outcome_schema
-from batchrunner.spec import has_question
+from batchrunner.spec import StorageSpec, has_question
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -75,8 +77,11 @@ def carry_of(prepared: Prepared) -> Carry:
     return carry(keep=keep, rows_are_data=job.rows_are_data, id_column=job.input.id, asker=prepared.asker)
 
 
-def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> Path:
-    """Put results.parquet in place, unless the one that is there says the same already. Raises StoreError."""
+def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> str:
+    """Put results.parquet in place, unless the one that is there says the same already; give its place.
+
+    Raises StoreError, and RunLocked where another process has the run on an object store.
+    """
     job, checked = prepared.ready.job, prepared.checked
     target, carried = run.directory / store.RESULTS, carry_of(prepared)
     marks = {
@@ -101,7 +106,7 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
             mode=job.output.mode,
             overwrite=overwrite,
         )
-    return target
+    return run.mirror.put_results() if run.mirror else str(target)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -178,7 +183,8 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     if job["input"]["path"] == "-":
         source = sources.open_spooled(view.directory / "stdin.jsonl", id_column=id_column)
     else:
-        source = sources.open_input(job["input"]["path"], base=base, id_column=id_column)
+        copies = copies_of(StorageSpec(**job.get("storage") or {}), os.environ)
+        source = sources.open_input(job["input"]["path"], base=base, id_column=id_column, copies=copies)
     if source.fingerprint() != known["fingerprint"]:
         raise JobError("it has changed since")
     checked = sources.Checked.from_json(known["checked"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.targets import find_run, run_options
+from batchrunner.cli.targets import locate, run_options
 
 
 @click.command("clean", short_help="Drop outcomes that no longer count, and raw replies.")
@@ -31,15 +31,16 @@ def command(run: str, drop_responses: bool, as_json: bool, **given: Any) -> int:
 
     from batchrunner.assemble import clean_run
 
-    directory = find_run(run, given)
-    cleaned, notes = clean_run(directory, drop_responses=drop_responses)
+    located = locate(run, given)
+    place = located.place
+    cleaned, notes = clean_run(place, storage=located.storage, environ=located.environ, drop_responses=drop_responses)
     for note in notes:
         click.echo(f"batchrunner: {note}", err=True)
     if as_json:
-        click.echo(json.dumps({"type": "clean", "run": str(directory), **asdict(cleaned)}))
+        click.echo(json.dumps({"type": "clean", "run": str(place), **asdict(cleaned)}))
         return 0
     click.echo(
-        f"{directory}: dropped {cleaned.outcomes:,} outcomes and {cleaned.files:,} files; "
+        f"{place}: dropped {cleaned.outcomes:,} outcomes and {cleaned.files:,} files; "
         f"parts {cleaned.bytes_before / 1e6:,.1f} MB before, {cleaned.bytes_after / 1e6:,.1f} MB now"
     )
     return 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.targets import find_run, run_options
+from batchrunner.cli.targets import find_place, run_options
 
 
 @click.command("fsck", short_help="Check a run directory end to end.")
@@ -32,14 +32,14 @@ def command(run: str, as_json: bool, **given: Any) -> int:
     from batchrunner.report import sound_line
     from batchrunner.store import check_run
 
-    directory = find_run(run, given)
-    report = check_run(directory)
+    found = find_place(run, given)
+    report = check_run(found.directory)
     if as_json:
-        click.echo(json.dumps({"type": "fsck", "run": str(directory), "sound": not report.faults, **asdict(report)}))
+        click.echo(json.dumps({"type": "fsck", "run": str(found), "sound": not report.faults, **asdict(report)}))
         return RunError.exit_code if report.faults else 0
     for note in report.notes:
         click.echo(f"batchrunner: {note}", err=True)
     if report.faults:
         raise RunError("\n".join(report.faults))
-    click.echo(sound_line(directory, report))
+    click.echo(sound_line(found, report))
     return 0

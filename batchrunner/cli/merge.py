@@ -29,15 +29,15 @@ def command(runs: tuple[str, ...], out: str | None, overwrite: bool, as_json: bo
       batchrunner merge /mnt/a/shard-0-of-2 /mnt/b/shard-1-of-2 --out nightly.parquet
     """
     import json
-    from pathlib import Path
 
     from batchrunner.assemble import merge_runs
     from batchrunner.cli.memory import keep_small
-    from batchrunner.cli.targets import sharded_directory
+    from batchrunner.cli.targets import locate_shards
 
     keep_small()
-    directories = [sharded_directory(run, given) for run in runs]
-    summary = merge_runs(directories, out=Path(out) if out else None, overwrite=overwrite)
+    located = [locate_shards(run, given) for run in runs]
+    places, first = [one.place for one in located], located[0]
+    summary = merge_runs(places, out=out, overwrite=overwrite, storage=first.storage, environ=first.environ)
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
         return 0

@@ -10,8 +10,8 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
+    from batchrunner.assemble import Place
     from batchrunner.spec import JobSpec
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -37,8 +37,8 @@ Exit status:
 OWN_CODES = {*range(5), *range(10, 18), 129, 130, 143}
 
 _JOB = (
-    click.option("--out", metavar="DIR", help="The run's directory."),
-    click.option("--runs-dir", metavar="DIR", help="Where run directories live."),
+    click.option("--out", metavar="DIR", help="The run's directory, or its address: s3://, gs://, az://."),
+    click.option("--runs-dir", metavar="DIR", help="Where run directories live; may be an address."),
     click.option("--provider", metavar="KIND", help="Provider: see `batchrunner providers`."),
     click.option("--base-url", metavar="URL", help="The provider's base URL."),
     click.option("--agent-id", metavar="ID", help="Agent to ask, where a row names none."),
@@ -118,14 +118,17 @@ def load_job(target: str, given: Mapping[str, Any], *, changes: Mapping[str, Any
     return Asked(job=job, environ=environ)
 
 
-def directory_of(job: JobSpec, given: Mapping[str, Any]) -> Path:
-    """Where the job's run lives, by its options."""
+def place_of(asked: Asked, given: Mapping[str, Any]) -> Place:
+    """Where the job's run lives, by its options. Raises JobError."""
     from pathlib import Path
 
     from batchrunner import spec
+    from batchrunner.assemble import place_of
 
-    if given.get("directory"):
-        return Path(given["directory"])
+    job, state_dir = asked.job, Path(given["state_dir"]) if given.get("state_dir") else None
+    if given.get("place"):
+        written = given["place"]
+        return place_of(written if "://" in written else Path(written), asked.environ, state_dir)
     shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
     directory = spec.run_dir(
         job,
@@ -134,9 +137,11 @@ def directory_of(job: JobSpec, given: Mapping[str, Any]) -> Path:
         shard=shard,
         simulate=bool(given.get("simulate")),
     )
-    # `jobs/../runs` reads badly; where a link makes it another place than `runs`, it stays.
-    short = type(directory)(os.path.normpath(directory))
-    return short if short.resolve() == directory.resolve() else directory
+    if isinstance(directory, Path):
+        # `jobs/../runs` reads badly; where a link makes it another place than `runs`, it stays.
+        short = Path(os.path.normpath(directory))
+        directory = short if short.resolve() == directory.resolve() else directory
+    return place_of(directory, asked.environ, state_dir)
 
 
 def _pair(text: str) -> tuple[str, str]:

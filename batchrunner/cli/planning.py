@@ -9,7 +9,7 @@ import click
 
 from batchrunner import spec
 from batchrunner.assemble import Invocation, plan
-from batchrunner.cli.options import directory_of, load_job
+from batchrunner.cli.options import load_job, place_of
 from batchrunner.console.text import brief, clean, money
 
 if TYPE_CHECKING:
@@ -22,8 +22,10 @@ MOST_SHOWN = 2_000
 def plan_job(target: str, given: Mapping[str, Any]) -> int:
     """Print the plan of TARGET. Returns 13 when settled items would be bought again, else 0."""
     asked = load_job(target, given)
+    place = place_of(asked, given)
     invocation = Invocation(
-        directory=directory_of(asked.job, given),
+        directory=place.directory,
+        address=place.address,
         shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
         limit=given.get("limit"),
         simulate=bool(given.get("simulate")),

@@ -39,7 +39,14 @@ def _free_code(context: click.Context, parameter: click.Parameter, code: int | N
 @click.option(
     "--lease", metavar="FILE", envvar="BATCHRUNNER_LEASE", help="Share the rates with this host's other runs on FILE."
 )
-@click.option("--disk-wait", metavar="TIME", default="60s", show_default=True, help="For room on a full disk.")
+@click.option(
+    "--disk-wait",
+    metavar="TIME",
+    default="60s",
+    show_default=True,
+    help="For room on a full disk, or a bucket's answer.",
+)
+@click.option("--flush-every", metavar="TIME", help="A part for outcomes so old.  [default: 30s on a bucket]")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
 @click.option(

@@ -15,7 +15,7 @@ import click
 from batchrunner import spec
 from batchrunner.assemble import Invocation, fatal, invoke
 from batchrunner.cli import plan
-from batchrunner.cli.options import Asked, directory_of, load_job
+from batchrunner.cli.options import Asked, load_job, place_of
 from batchrunner.console import display_for, summary_lines
 from batchrunner.console.text import clean
 from batchrunner.errors import BatchrunnerError
@@ -48,8 +48,10 @@ def run_asked(
 ) -> int:
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
+    place = place_of(asked, given)
     invocation = Invocation(
-        directory=directory_of(asked.job, given),
+        directory=place.directory,
+        address=place.address,
         shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
         limit=given.get("limit"),
         max_failed=spec.parse_max_failed(given.get("max_failed") or "0"),
@@ -60,6 +62,7 @@ def run_asked(
         salvage=bool(given.get("salvage")),
         overwrite=bool(given.get("overwrite")),
         state_dir=Path(given["state_dir"]) if given.get("state_dir") else None,
+        flush_every_s=_seconds("--flush-every", given["flush_every"]) if given.get("flush_every") else None,
         wait_lock_s=_seconds("--wait-lock", given.get("wait_lock") or "0"),
         grace_s=_seconds("--grace", given.get("grace") or "25s"),
         disk_wait_s=_seconds("--disk-wait", given.get("disk_wait") or "60s"),
@@ -80,7 +83,7 @@ def run_asked(
         if not as_json:
             raise
         click.echo(clean(f"batchrunner: {error}", keep_lines=True), err=True)
-        summary = fatal(error, asked.job, invocation.directory, invocation.command)
+        summary = fatal(error, asked.job, str(place), invocation.command)
     conclude(summary, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
 

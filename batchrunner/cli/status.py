@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from batchrunner.cli.targets import find_run, run_options
+from batchrunner.cli.targets import find_place, run_options
 
 
 @click.command("status", short_help="Where a run stands: counts, rate, time left, failures.")
@@ -32,9 +32,9 @@ def command(run: str, as_json: bool, watch: bool, **given: Any) -> int:
     from batchrunner.console.text import clean
     from batchrunner.report import status_lines
 
-    directory = find_run(run, given)
     while True:
-        state = state_of(directory)
+        found = find_place(run, given)
+        state = state_of(found.directory, alive=found.alive)
         if as_json:
             click.echo(json.dumps(state, ensure_ascii=False))
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,7 +14,12 @@ from batchrunner.errors import RunError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from batchrunner.assemble import Place
+    from batchrunner.spec import StorageSpec
+
 F = TypeVar("F", bound="Callable[..., Any]")
+ROWS = (".jsonl", ".ndjson", ".parquet", ".csv", ".gz", ".zst")
+"""How the address of a rows file ends; any other is a run's."""
 
 _OPTIONS = (
     click.option("--param", "params", metavar="NAME=VALUE", multiple=True, help="Where RUN is a job file."),
@@ -38,29 +45,68 @@ def job_file_options(command: F) -> F:
     return command
 
 
-def sharded_directory(target: str, given: Mapping[str, Any]) -> Path:
-    """The directory that TARGET means: itself, or that of a job file's shards. Raises RunError when there is none."""
-    path = Path(target)
-    if path.is_dir():
-        return path
-    if not path.is_file():
-        raise RunError(f"{target}: no such directory or job file")
-    from batchrunner.cli.options import directory_of, load_job
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A run to be read: its files, or a copy of them where it is on an object store."""
 
-    return directory_of(load_job(target, {**given, "out": None}).job, given)
+    directory: Path
+    address: str | None = None
+    alive: bool | None = None
+    """Whether a process is at work on it; None where its files tell."""
+
+    def __str__(self) -> str:
+        return self.address or str(self.directory)
+
+
+def locate_shards(target: str, given: Mapping[str, Any]) -> Located:
+    """Where TARGET, or all shards of a job file, should be. Raises RunError when that cannot be told."""
+    if not Path(target).exists() and "://" not in target:
+        raise RunError(f"{target}: no such directory or job file")
+    return locate(target, {**given, "out": None})
 
 
 def find_run(target: str, given: Mapping[str, Any]) -> Path:
-    """The run directory that TARGET means. Raises RunError when there is none."""
+    """The files of the run that TARGET means. Raises RunError when there is none."""
+    return find_place(target, given).directory
+
+
+def find_place(target: str, given: Mapping[str, Any]) -> Found:
+    """The run that TARGET means, to be read. Raises RunError when there is none."""
+    located = locate(target, given)
+    if located.place.address is None:
+        return Found(directory=_checked(located.place.directory))
+    from batchrunner.assemble import bring
+
+    brought = bring(located.place, located.storage, located.environ)
+    return Found(directory=brought.directory, address=located.place.address, alive=brought.alive)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where a run should be, and what its object store is reached with."""
+
+    place: Place
+    storage: StorageSpec
+    environ: Mapping[str, str]
+
+
+def locate(target: str, given: Mapping[str, Any]) -> Located:
+    """Where the run that TARGET means should be. Raises RunError when that cannot be told."""
+    from batchrunner import spec
+    from batchrunner.assemble import Place, place_of
+
     path = Path(target)
     if path.is_dir():
-        return _checked(path)
-    if not path.is_file():
+        return Located(place=Place(directory=path), storage=spec.StorageSpec(), environ=os.environ)
+    if "://" in target and not target.endswith(ROWS):
+        return Located(place=place_of(target, os.environ), storage=spec.StorageSpec(), environ=os.environ)
+    if not path.is_file() and "://" not in target:
         raise RunError(f"{target}: no such run directory or job file")
-    from batchrunner.cli.options import directory_of, load_job
+    from batchrunner.cli.options import load_job
+    from batchrunner.cli.options import place_of as place_of_job
 
-    directory = directory_of(load_job(target, given).job, given)
-    return _checked(directory)
+    asked = load_job(target, given)
+    return Located(place=place_of_job(asked, given), storage=asked.job.storage, environ=asked.environ)
 
 
 def _checked(directory: Path) -> Path:

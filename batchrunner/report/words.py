@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from batchrunner.store import Report
 
@@ -83,7 +82,7 @@ def _clock(moment: str | None) -> str:
     return f"{then:%H:%M}" if then.date() == datetime.now(UTC).astimezone().date() else f"{then:%Y-%m-%d %H:%M}"
 
 
-def sound_line(run: Path, report: Report) -> str:
+def sound_line(run: object, report: Report) -> str:
     """What `fsck` prints of a run that is sound."""
     results = "none yet" if report.results is None else f"{report.results:,} rows"
     sealed = report.outcomes - report.journaled

@@ -43,12 +43,12 @@ def reading(file: File) -> Iterator[None]:
 def chunks(file: File) -> Iterator[bytes]:
     """The file's content, decompressed, a bounded piece at a time."""
     if file.compression is None:
-        with file.path.open("rb", buffering=0) as plain:
+        with file.at_hand().open("rb", buffering=0) as plain:
             while chunk := plain.read(CHUNK_BYTES):
                 yield chunk
         return
     # Arrow's decompressors, because they refuse a stream that ends before its time.
-    with pa.input_stream(str(file.path), compression=file.compression) as stream:
+    with pa.input_stream(str(file.at_hand()), compression=file.compression) as stream:
         while chunk := stream.read(CHUNK_BYTES):
             yield chunk
 
@@ -57,10 +57,10 @@ def chunks(file: File) -> Iterator[bytes]:
 def seekable(file: File) -> Iterator[str | IO[bytes]]:
     """The file's content, decompressed, where any part of it can be read: on disk."""
     if file.compression is None:
-        yield str(file.path)
+        yield str(file.at_hand())
         return
     with tempfile.TemporaryFile() as unpacked:
-        with pa.input_stream(str(file.path), compression=file.compression) as stream:
+        with pa.input_stream(str(file.at_hand()), compression=file.compression) as stream:
             shutil.copyfileobj(stream, unpacked, CHUNK_BYTES)
         yield unpacked
 

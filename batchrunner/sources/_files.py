@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from batchrunner.errors import JobError
+from batchrunner.objects import ObjectsError, is_address
 from batchrunner.sources.base import File
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from batchrunner.objects import Copies
 
 STANDARD_INPUT = "-"
 _PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
@@ -30,11 +33,19 @@ def available() -> list[str]:
     return sorted(name for name in modules if name != "base" and not name.startswith("_"))
 
 
-def find(patterns: Sequence[str], base: Path) -> list[File]:
-    """The files that the patterns name, in their order, those of a glob sorted. Raises JobError with all faults."""
+def find(patterns: Sequence[str], base: Path, copies: Copies | None = None) -> list[File]:
+    """The files that the patterns name, in their order, those of a glob sorted. Raises JobError with all faults.
+
+    `copies` finds those on object stores.
+    """
     files: dict[Path, File] = {}
     faults: list[str] = []
     for pattern in patterns:
+        if copies is not None and is_address(pattern):
+            found = _objects(pattern, copies)
+            faults += [] if found else [f"no object matches {pattern!r}"]
+            files |= {file.path: file for file in found if file.path not in files}
+            continue
         names = _names(pattern, base)
         if not names:
             faults.append(_nothing(pattern, base))
@@ -44,6 +55,16 @@ def find(patterns: Sequence[str], base: Path) -> list[File]:
     if faults:
         raise JobError(*faults)
     return [*files.values()]
+
+
+def _objects(pattern: str, copies: Copies) -> list[File]:
+    try:
+        found = copies.find(pattern)
+    except ValueError as error:
+        raise JobError(str(error)) from None
+    except ObjectsError as error:
+        raise JobError(str(error)) from error
+    return [File(name=copy.address, path=copy.path, compression=_split(copy.address)[1], copy=copy) for copy in found]
 
 
 def _names(pattern: str, base: Path) -> list[str]:
@@ -60,7 +81,7 @@ def _names(pattern: str, base: Path) -> list[str]:
 
 def _nothing(pattern: str, base: Path) -> str:
     if "://" in pattern:
-        return f"{pattern}: object stores cannot be read; copy the file to a local disk"
+        return f"{pattern}: not a file of this machine; an object store is read with s3://, gs:// or az://"
     if glob.has_magic(pattern):
         return f"no file matches {pattern!r} (looked in {base})"
     at = base / Path(pattern).expanduser()

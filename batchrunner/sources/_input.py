@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from batchrunner.objects import Copies
     from batchrunner.records import Item
     from batchrunner.sources._checked import Checked
     from batchrunner.sources.base import File, Source
@@ -31,10 +32,11 @@ def open_input(
     id_column: str | None = None,
     spool: Path | None = None,
     stdin: IO[bytes] | None = None,
+    copies: Copies | None = None,
 ) -> Input:
     """The files that `patterns` name, relative to `base`. Raises JobError with all faults.
 
-    The pattern `-` is standard input, which is first kept at `spool`.
+    The pattern `-` is standard input, which is first kept at `spool`. `copies` finds what is on object stores.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if _files.STANDARD_INPUT in patterns:
@@ -45,7 +47,7 @@ def open_input(
             raise JobError("standard input is a terminal; pipe the rows in, or name a file")
         _files.spool_all(stream, spool)
         return open_spooled(spool, id_column=id_column)
-    files = _files.find(patterns, base)
+    files = _files.find(patterns, base, copies)
     return Input(files, name=_files.format_of(files), id_column=id_column)
 
 
@@ -71,16 +73,24 @@ class Input:
         self._checked: Checked | None = None
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files as they are opened."""
-        return tuple(file.path for file in self.parts)
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.parts)
+
+    @property
+    def first_place(self) -> str:
+        """Where the first file is, told from anywhere."""
+        first = self.parts[0]
+        return first.name if first.copy is not None else str(first.path.resolve())
 
     def learn(self, checked: Checked) -> None:
         """Take over what the checking pass found: what columns hold, which rows are alike, where the input ends."""
         self._checked = checked
 
     def fingerprint(self) -> dict[str, Any]:
-        """While this stays the same, so do the rows: size, time and hash of both ends of each file. Raises JobError."""
+        """While this stays the same, so do the rows. Raises JobError.
+
+        Size, time and hash of both ends of each file; of an object its size and ETag.
+        """
         return {
             "format": self.format,
             "id": self.id_column,
@@ -125,6 +135,8 @@ def _numbered(block: Block, checked: Checked) -> Block:
 
 
 def _fingerprint(file: File) -> dict[str, Any]:
+    if file.copy is not None:
+        return {"path": file.name, "size": file.copy.size, "etag": file.copy.etag}
     with reading(file), file.path.open("rb") as content:
         digest = blake2b(content.read(_SAMPLE_BYTES), digest_size=16)
         size = content.seek(0, 2)

@@ -6,12 +6,16 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from batchrunner.errors import JobError
+from batchrunner.objects import ObjectsError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import pyarrow as pa
 
+    from batchrunner.objects import Copy
     from batchrunner.records import Item
 
 MAX_ROW_BYTES = 16 << 20
@@ -25,6 +29,21 @@ class File:
     name: str
     path: Path
     compression: Literal["gzip", "zstd"] | None = None
+    copy: Copy | None = None
+    """What it is a copy of, where it is on an object store."""
+
+    def at_hand(self) -> Path:
+        """The file on this machine; one on an object store is copied when it is first wanted. Raises JobError."""
+        if self.copy is None:
+            return self.path
+        try:
+            return self.copy.at_hand()
+        except ObjectsError as error:
+            raise JobError(str(error)) from error
+
+    @property
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size if self.copy is None else self.copy.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

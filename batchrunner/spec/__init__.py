@@ -13,6 +13,7 @@ from batchrunner.spec.model import (
     Price,
     ProviderSpec,
     RetrySpec,
+    StorageSpec,
     TimeoutsSpec,
 )
 from batchrunner.spec.overlay import ENVIRONMENT, Flag
@@ -60,5 +61,6 @@ __all__ = [
     "ROW_FIELDS",
     "run_dir",
     "Shard",
+    "StorageSpec",
     "TimeoutsSpec",
 ]

@@ -118,6 +118,25 @@ class OutputSpec(_Section):
     mode: kinds.Mode = 0o640
 
 
+class StorageSpec(_Section):
+    """How to reach object stores, for input and output. Credentials are the environment's: none is written here."""
+
+    endpoint: kinds.Text | None = None
+    """Of a store that speaks S3 or Azure's protocol elsewhere than at the vendor's own address."""
+    region: kinds.Text | None = None
+    profile: kinds.Text | None = None
+    """A profile of ~/.aws."""
+    account: kinds.Text | None = None
+    """Azure's storage account."""
+    encryption: kinds.Text | None = None
+    """S3's server-side encryption: AES256, aws:kms, aws:kms:dsse."""
+    kms_key_id: kinds.Text | None = None
+    path_style: kinds.Switch = True
+    """S3: the bucket in the path rather than in the host's name."""
+    anonymous: kinds.Switch = False
+    allow_http: kinds.Switch = False
+
+
 class Document(_Section):
     """A job file as TOML has it. `params` and `request` are checked on their own."""
 
@@ -132,6 +151,7 @@ class Document(_Section):
     budget: BudgetSpec = BudgetSpec()
     prices: dict[str, Price] = {}
     output: OutputSpec = OutputSpec()
+    storage: StorageSpec = StorageSpec()
     labels: dict[str, kinds.Label] = {}
 
 
@@ -159,6 +179,7 @@ class JobSpec:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     prices: Mapping[str, Price] = field(default_factory=dict)
     output: OutputSpec = field(default_factory=OutputSpec)
+    storage: StorageSpec = field(default_factory=StorageSpec)
     labels: Mapping[str, str] = field(default_factory=dict)
     runs_dir: str | None = None
     """From BATCHRUNNER_RUNS_DIR, relative to the working directory."""
@@ -172,7 +193,7 @@ class JobSpec:
         """The job as JSON for the manifest: key references, never a key; header values that look secret are masked."""
         sections: dict[str, Any] = {
             name: getattr(self, name).model_dump(mode="json", exclude_none=True)
-            for name in ("input", "provider", "limits", "retry", "timeouts", "budget", "output")
+            for name in ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "storage")
         }
         provider = sections["provider"]
         provider["headers"] = masked(provider["headers"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -30,20 +31,36 @@ def run_dir(
     out: str | None = None,
     shard: Shard | None = None,
     simulate: bool = False,
-) -> Path:
-    """The directory of a job's run.
+) -> Path | str:
+    """The directory of a job's run, or its address where that is on an object store.
 
     The first that is given: `out`, `runs_dir` with the job's name, `output.dir`, BATCHRUNNER_RUNS_DIR with the
     job's name, `runs/` beside the job or rows file. A simulated run and the shards of a run have their own.
     """
-    directory = _whole_run(spec, runs_dir=runs_dir, out=out)
+    run = _whole_run(spec, runs_dir=runs_dir, out=out)
     if simulate:
-        directory = directory if directory.name not in ("", "..") else directory.resolve()
-        directory = directory.with_name(f"{directory.name}.simulated")
-    return directory if shard is None else directory / shard.folder
+        run = run.simulated()
+    if shard is not None:
+        run = run.below(shard.folder)
+    return run.path if run.root is None else f"{run.root}{run.path.as_posix().strip('/')}"
 
 
-def _whole_run(spec: JobSpec, *, runs_dir: str | None, out: str | None) -> Path:
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A directory, or with a root such as `s3://` what follows it."""
+
+    path: Path
+    root: str | None = None
+
+    def below(self, *steps: str) -> _Place:
+        return _Place(self.path.joinpath(*steps), self.root)
+
+    def simulated(self) -> _Place:
+        path = self.path if self.path.name not in ("", "..") else self.path.resolve()
+        return _Place(path.with_name(f"{path.name}.simulated"), self.root)
+
+
+def _whole_run(spec: JobSpec, *, runs_dir: str | None, out: str | None) -> _Place:
     if out is not None:
         return _at(Path(), out)
     if runs_dir is not None:
@@ -52,29 +69,31 @@ def _whole_run(spec: JobSpec, *, runs_dir: str | None, out: str | None) -> Path:
         return _at(spec.base, spec.output.dir)
     if spec.runs_dir is not None:
         return _named(_at(Path(), spec.runs_dir), spec)
-    return _named(_beside(spec) / "runs", spec)
+    return _named(_beside(spec).below("runs"), spec)
 
 
-def _at(base: Path, written: str) -> Path:
+def _at(base: Path, written: str) -> _Place:
+    if (root := re.match(r"[a-z][a-z0-9+.-]*://", written)) is not None:
+        return _Place(Path(written[root.end() :].strip("/")), root[0])
     path = Path(written)
     try:
-        return base / path.expanduser()
+        return _Place(base / path.expanduser())
     except RuntimeError:  # no such user: the tilde is part of the name
-        return base / path
+        return _Place(base / path)
 
 
-def _beside(spec: JobSpec) -> Path:
+def _beside(spec: JobSpec) -> _Place:
     """The directory of the job or rows file; of a glob, the last one without a pattern."""
-    if spec.rows is None or spec.rows == "-" or "://" in spec.rows:
-        return spec.base
+    if spec.rows is None or spec.rows == "-":
+        return _Place(spec.base)
     plain = re.split(r"[*?\[]", spec.rows, maxsplit=1)
-    return Path(plain[0]).parent if len(plain) == 1 else Path(f"{plain[0]}x").parent
+    found = _at(Path(), plain[0] if len(plain) == 1 else f"{plain[0]}x")
+    return _Place(found.path.parent, found.root)
 
 
-def _named(root: Path, spec: JobSpec) -> Path:
-    directory = root / spec.name
+def _named(root: _Place, spec: JobSpec) -> _Place:
     uses = [f"{name}={_step(spec.params[name])}" for name in spec.params_in_input_path]
-    return directory / _short(",".join(uses)) if uses else directory
+    return root.below(spec.name, *([_short(",".join(uses))] if uses else []))
 
 
 def _step(value: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from batchrunner.schema import OUTCOME
 from batchrunner.store.checking import Report, check_run
+from batchrunner.store.claim import Claim as RunClaim
 from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
@@ -15,6 +16,7 @@ from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
 from batchrunner.store.matching import Keys, Matches, carried_ledger, match, outcome_index
 from batchrunner.store.merging import merge_shards
+from batchrunner.store.mirror import Mirror
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path, unsure_file_system
@@ -25,6 +27,7 @@ from batchrunner.store.results import (
     result_batches,
     result_schema,
     results_match,
+    same_owner,
     tell_all,
 )
 from batchrunner.store.run import Epoch, Recovered, Run
@@ -42,6 +45,7 @@ __all__ = [
     "Keys",
     "Ledger",
     "Matches",
+    "Mirror",
     "OUTCOME",
     "Patience",
     "Quantiles",
@@ -49,6 +53,7 @@ __all__ = [
     "Recovered",
     "Report",
     "Run",
+    "RunClaim",
     "Totals",
     "View",
     "Writer",
@@ -71,6 +76,7 @@ __all__ = [
     "read_manifest",
     "result_batches",
     "result_schema",
+    "same_owner",
     "tell_all",
     "results_match",
     "totals",

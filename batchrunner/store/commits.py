@@ -89,8 +89,8 @@ def latest(directory: Path) -> Commit | None:
     numbers = _numbers(directory)
     for number in reversed(numbers):
         path = _path(directory, number)
-        commit = _unpack(path.read_bytes(), path)
-        if commit is not None and commit.number == number:
+        commit = unpack(path.read_bytes(), number, where=path)
+        if commit is not None:
             return replace(commit, newest=numbers[-1])
     if numbers:
         raise RunError(f"{directory}: none of {len(numbers)} commits is valid; {WAY_BACK}")
@@ -103,8 +103,7 @@ def damaged(directory: Path) -> list[Path]:
     for number in _numbers(directory):
         path = _path(directory, number)
         with suppress(FileNotFoundError):  # Old ones go while we look.
-            commit = _unpack(path.read_bytes(), path)
-            if commit is None or commit.number != number:
+            if unpack(path.read_bytes(), number, where=path) is None:
                 found.append(path)
     return found
 
@@ -141,10 +140,11 @@ def _pack(commit: Commit) -> bytes:
     return b"".join([_OPENING % FORMAT, _digest(body), _MIDDLE, body, b"}\n"])
 
 
-def _unpack(data: bytes, path: Path) -> Commit | None:
+def unpack(data: bytes, number: int, *, where: object) -> Commit | None:
+    """The commit of this number in `data`, None where it is damaged. Raises RunError for one of a newer format."""
     opening = _OPENING % FORMAT
     if not data.startswith(opening):
-        _refuse_newer(data, path)
+        _refuse_newer(data, where)
         return None
     start = len(opening) + 64 + len(_MIDDLE)
     body = data[start:-2]
@@ -152,16 +152,17 @@ def _unpack(data: bytes, path: Path) -> Commit | None:
         return None
     found = orjson.loads(body)
     parts = tuple(Part(**part) for part in found.pop("parts"))
-    return Commit(parts=parts, **found)
+    commit = Commit(parts=parts, **found)
+    return commit if commit.number == number else None
 
 
-def _refuse_newer(data: bytes, path: Path) -> None:
+def _refuse_newer(data: bytes, where: object) -> None:
     try:
         found = orjson.loads(data)["format"]
     except (ValueError, KeyError, TypeError):
         return
     if isinstance(found, int) and found > FORMAT:
-        raise RunError(f"{path}: format {found} was written by a newer version of batchrunner; update it")
+        raise RunError(f"{where}: format {found} was written by a newer version of batchrunner; update it")
 
 
 def _digest(body: bytes) -> bytes:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from batchrunner.store.chain import Survey
     from batchrunner.store.lock import Lock
+    from batchrunner.store.mirror import Mirror
 
 FOLDERS = ("commits", "journal", "parts")
 
@@ -31,16 +32,18 @@ def open_run(
     create: bool = True,
     salvage: bool = False,
     state_dir: Path | None = None,
+    mirror: Mirror | None = None,
 ) -> Run:
     """Take hold of the run in `directory`, or of a new one there; what a kill left behind becomes a part.
 
     Raises RunLocked when another process still has it after `wait_s`, RunError when the directory is
     not ours, damaged or not writable, StoreError when the disk fails. Nothing is touched before the
     lock is held, and nothing at all in a run of a newer version. With `salvage`, damage is no refusal: what can
-    be read is kept, the rest set aside. A new run keeps lock and journal in `state_dir`, if given one.
+    be read is kept, the rest set aside. A new run keeps lock and journal in `state_dir`, if given one. With a
+    `mirror` the run is on an object store, and `directory` is this machine's part of it.
     """
     with files.preparing(directory):
-        _check_ours(directory, create=create)
+        _check_ours(directory, create=create or mirror is not None)
         files.make_directory(directory)
         lost = places.settle(directory, state_dir, salvage=salvage)
         for folder in FOLDERS:
@@ -48,23 +51,36 @@ def open_run(
         path = places.lock_path(directory)
         held = lock.acquire(path, wait_s=wait_s)
         try:
+            told = _meet(mirror, directory, wait_s=wait_s, create=create) if mirror else ()
             if places.lock_path(directory) != path:
                 raise RunLocked(f"{directory} was put aside by its owner meanwhile; give the same command again")
-            run = _recover(directory, held, mode, salvage=salvage)
-            run.recovered = replace(run.recovered, lost=(*lost, *run.recovered.lost))
+            run = _recover(directory, held, mode, salvage=salvage, mirror=mirror)
+            run.recovered = replace(run.recovered, lost=(*lost, *run.recovered.lost), notes=told)
             return run
         except BaseException:
+            if mirror:
+                mirror.close(whole=False)
             held.release()
             raise
+
+
+def _meet(mirror: Mirror, directory: Path, *, wait_s: float, create: bool) -> tuple[str, ...]:
+    """Hold the run where it is, and bring this machine's part up to that. Gives what a person should know."""
+    told = mirror.take(wait_s=wait_s, create=create)
+    told += mirror.pull()
+    for folder in FOLDERS:
+        files.make_directory(directory / folder)
+    return told
 
 
 def _check_ours(directory: Path, *, create: bool) -> None:
     if directory.exists() and not directory.is_dir():
         raise RunError(f"{directory} is not a directory; give another --out")
-    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    paths = directory.iterdir() if directory.exists() else ()
+    names = {path.name for path in paths if not path.name.startswith("superseded-")}
     if not create and "commits" not in names:
         raise RunError(f"{directory}: no run here; see that the path is right, or start one with `batchrunner run`")
-    known = {"commits", "run.json"} & names or names <= {*FOLDERS, "lock"}
+    known = {"commits", "run.json"} & names or names <= {*FOLDERS, "lock", "owner"}
     if not known or ("commits" not in names and "run.json" in names and not _our_manifest(directory)):
         some = ", ".join(sorted(names)[:3])
         raise RunError(f"{directory} is not a run directory and not empty (it holds {some}); give another --out")
@@ -79,7 +95,7 @@ def _our_manifest(directory: Path) -> bool:
         return False
 
 
-def _recover(directory: Path, held: Lock, mode: int, *, salvage: bool) -> Run:
+def _recover(directory: Path, held: Lock, mode: int, *, salvage: bool, mirror: Mirror | None = None) -> Run:
     commit = commits.latest(directory / "commits")
     if commit is None:
         commit = _first_commit(directory)
@@ -93,7 +109,7 @@ def _recover(directory: Path, held: Lock, mode: int, *, salvage: bool) -> Run:
         files.discard_partials(folder)
     for path in parts.unnamed(directory / "parts", commit):
         files.discard(path)
-    run = Run(directory, lock=held, commit=commit, mode=mode, survey=survey)
+    run = Run(directory, lock=held, commit=commit, mode=mode, survey=survey, mirror=mirror)
     run.recovered = replace(run.recovered, lost=lost)
     run.fold()
     segments.drop(max(segments.numbers(), default=0))

@@ -112,6 +112,11 @@ def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
     return OURS in found and {key: value for key, value in found.items() if key != OURS} == _marks(metadata)
 
 
+def same_owner(one: Path, other: Path) -> bool:
+    """Whether both are results of the same run, or were merged of the same job."""
+    return OURS in metadata_of(one) and metadata_of(one)[OURS] == metadata_of(other).get(OURS)
+
+
 def check_target(target: Path, *, run_id: str, overwrite: bool = False) -> None:
     """Raise StoreError unless `target` is free, or a results file of this run, or may be overwritten."""
     try:

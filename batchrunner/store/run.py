@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from batchrunner.store.chain import Closed, Survey
     from batchrunner.store.commits import Commit, Part
     from batchrunner.store.lock import Lock
+    from batchrunner.store.mirror import Mirror
 
 SEAL_OUTCOMES = 10_000
 SEAL_BYTES = 6 * 2**20
@@ -41,6 +44,8 @@ class Recovered:
     torn_bytes: int = 0
     lost: tuple[str, ...] = ()
     """What `salvage` could not read, a sentence each."""
+    notes: tuple[str, ...] = ()
+    """What else a person should know, a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,8 +79,12 @@ class Run:
     `write`, `sync`, `rotate`), and one may `fold` meanwhile. Every refusal of the disk is a StoreError.
     """
 
-    def __init__(self, directory: Path, *, lock: Lock, commit: Commit, mode: int, survey: Survey) -> None:
-        self.directory, self.commit, self.mode = directory, commit, mode
+    def __init__(
+        self, directory: Path, *, lock: Lock, commit: Commit, mode: int, survey: Survey, mirror: Mirror | None = None
+    ) -> None:
+        self.directory, self.commit, self.mode, self.mirror = directory, commit, mode, mirror
+        self.flush_every_s: float | None = None
+        """A journal segment so old becomes a part, however short it is."""
         self.segments = SegmentFiles(directory / "journal", commit.run_id)
         self.ledger = Ledger(0)
         """The best outcome of each row; filled by `begin`."""
@@ -91,10 +100,18 @@ class Run:
         self._opening: View | None = None
         """What was in parts when the run began: its ledger takes a while to make."""
         self._making_room = threading.Lock()
+        self._filling_since = 0.0
+        self._pushed: Commit | None = None
+        self._ended = False
 
     @property
     def run_id(self) -> str:
         return self.commit.run_id
+
+    @property
+    def place(self) -> str:
+        """The run's name for people: its directory, or its address."""
+        return self.mirror.address if self.mirror else str(self.directory)
 
     @property
     def recorded(self) -> int:
@@ -105,7 +122,18 @@ class Run:
     def ripe(self) -> bool:
         """Whether the journal has grown enough for a part."""
         journal = self._open_journal
-        return journal.outcomes >= SEAL_OUTCOMES or journal.size_bytes >= SEAL_BYTES
+        return journal.outcomes >= SEAL_OUTCOMES or journal.size_bytes >= SEAL_BYTES or self.ripe_in_s() <= 0
+
+    def ripe_in_s(self) -> float:
+        """Seconds until what has been recorded becomes a part whatever comes; infinite where it waits for more."""
+        if self.flush_every_s is None or not self._open_journal.outcomes:
+            return math.inf
+        return self._filling_since + self.flush_every_s - time.monotonic()
+
+    def check(self) -> None:
+        """Raises RunLocked or StoreError when a run on an object store is not certainly ours any more."""
+        if self.mirror:
+            self.mirror.check()
 
     @property
     def unsynced(self) -> int:
@@ -157,6 +185,7 @@ class Run:
                 closed=self._closed,
                 making_room=self._making_room,
             )
+        self._push()
 
     def append(self, outcome: Outcome) -> int:
         """Write one outcome; give its number. A kill does not take it any more, a power cut may."""
@@ -169,6 +198,8 @@ class Run:
         When there is no room for as many more as are `expected`, that is `trouble`.
         """
         payloads = [] if again else [one.payload for one in entries]
+        if self.flush_every_s is not None and not self._open_journal.outcomes:
+            self._filling_since = time.monotonic()
         with files.storing(self.directory):
             last = self._open_journal.append(payloads, expected=expected)
         for sequence, one in enumerate(entries, last - len(entries) + 1):
@@ -190,6 +221,7 @@ class Run:
         with files.storing(self.directory):
             while self._closed:
                 self._fold_group(_next_group(self._closed))
+        self._push()
 
     def seal(self) -> None:
         """Make a part of everything written so far."""
@@ -201,6 +233,7 @@ class Run:
         self._publish(parts=tuple(replacing), carried=None, dropped=dropped)
         # No earlier commit names these parts, and damage to a single file must not lose them all.
         self._publish()
+        self._push()
 
     def finish(self) -> None:
         """Make a part of everything, and close the journal for good."""
@@ -211,6 +244,7 @@ class Run:
             journal.close()
             self.fold()
             self.segments.drop(max(self.segments.numbers(), default=0))
+        self._ended = True
 
     def close(self) -> None:
         """Let go of the run. What is in no part yet stays in the journal, for the next start."""
@@ -219,6 +253,8 @@ class Run:
                 with files.storing(self.directory):
                     self._journal.close()
         finally:
+            if self.mirror:
+                self.mirror.close(whole=self._whole)
             if self._lock:
                 self._lock.release()
                 self._lock = None
@@ -236,6 +272,16 @@ class Run:
             # What is owed to a full disk was refused before; whoever was told has the last word.
             if not owing:
                 raise
+
+    def _push(self) -> None:
+        if self.mirror:
+            self.mirror.push(self.commit)
+            self._pushed = self.commit
+
+    @property
+    def _whole(self) -> bool:
+        """Whether an object store has all there is."""
+        return self._pushed is self.commit and (self._ended or self._journal is None)
 
     @property
     def _open_journal(self) -> Journal:

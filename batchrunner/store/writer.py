@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Self
@@ -233,6 +234,8 @@ class Writer:
         wait_s = None if self._sync_at is None else max(0.0, self._sync_at - self._clock())
         if self._patience.tried and not self._told:
             wait_s = POLL_S if wait_s is None else min(wait_s, POLL_S)
+        if (ripe_in_s := self._run.ripe_in_s()) < math.inf and self._fault is None:
+            wait_s = max(0.0, ripe_in_s if wait_s is None else min(wait_s, ripe_in_s))
         try:
             return self._batches.get(timeout=wait_s)
         except Empty:

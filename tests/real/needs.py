@@ -29,7 +29,29 @@ def llmock() -> str:
     return found
 
 
+def azurite() -> str:
+    """Azurite's command, from the folder that .ci/run installs it to, else from PATH."""
+    local = ROOT / ".node" / "node_modules" / ".bin" / "azurite-blob"
+    found = str(local) if local.exists() else shutil.which("azurite-blob")
+    if found is None:
+        lacking("azurite-blob", "npm install --prefix .node azurite")
+    return found
+
+
+def package(name: str, how: str) -> None:
+    if importlib.util.find_spec(name) is None:
+        lacking(name, how)
+
+
 def llama_cpp() -> None:
     for package in ("gguf", "xllamacpp"):
         if importlib.util.find_spec(package) is None:
             lacking(package, "pip install 'batchrunner[real]'")
+
+
+def airflow() -> Path:
+    """The folder with airflow's commands, of the environment of its own that .ci/run makes."""
+    local = ROOT / ".airflow" / "bin"
+    if not (local / "airflow").exists():
+        lacking("airflow", "python3 -m venv .airflow && .airflow/bin/pip install apache-airflow==3.3.2")
+    return local

@@ -12,6 +12,7 @@ LAYERS = [
     {"errors"},
     {"records"},
     {"spec", "schema", "events", "signals"},
+    {"objects"},
     {
         "sources",
         "providers",
@@ -48,6 +49,9 @@ HOMES = {
     "rich": {"console", "cli"},
     "pydantic": {"spec"},
     "genai_prices": {"prices"},
+    "obstore": {"objects"},
+    "boto3": {"objects"},
+    "botocore": {"objects"},
     "ray": {"engines"},
     "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},

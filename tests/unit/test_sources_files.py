@@ -23,8 +23,12 @@ def touch(directory: Path, *names: str) -> None:
         path.write_text("")
 
 
+def paths(found: sources.Input) -> list[Path]:
+    return [part.path for part in found.parts]
+
+
 def names(directory: Path, *patterns: str) -> list[str]:
-    return [str(path.relative_to(directory)) for path in sources.open_input(patterns, base=directory).files]
+    return [str(path.relative_to(directory)) for path in paths(sources.open_input(patterns, base=directory))]
 
 
 def refusal(directory: Path, *patterns: str) -> str:
@@ -62,7 +66,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_found(tmp_path):
 def test_an_absolute_path_needs_no_base(tmp_path):
     touch(tmp_path, "a.jsonl")
 
-    assert sources.open_input(str(tmp_path / "*.jsonl"), base=Path("/nowhere")).files == (tmp_path / "a.jsonl",)
+    assert paths(sources.open_input(str(tmp_path / "*.jsonl"), base=Path("/nowhere"))) == [tmp_path / "a.jsonl"]
 
 
 def test_nothing_found_says_where_it_was_looked_for(tmp_path):
@@ -103,7 +107,7 @@ def test_a_directory_and_an_object_store_are_refused_in_words(tmp_path):
     (tmp_path / "data").mkdir()
 
     assert "data/ is a directory; name its files, as in 'data/*.jsonl'" in refusal(tmp_path, "data/")
-    assert "s3://bucket/x.jsonl: object stores cannot be read" in refusal(tmp_path, "s3://bucket/x.jsonl")
+    assert "s3://bucket/x.jsonl: not a file of this machine" in refusal(tmp_path, "s3://bucket/x.jsonl")
 
 
 def spooled(directory: Path, data: bytes) -> sources.Input:

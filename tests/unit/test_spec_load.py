@@ -143,8 +143,8 @@ def test_a_checked_job_cannot_be_changed(job):
         ("[limit]\nper = 'key'", "unknown key 'limit'; did you mean 'limits'?"),
         ("temperature = 1", "unknown key 'temperature'; it belongs in [request]"),
         ("[provider]\nagent_id = 1", "unknown key 'agent_id' in [provider]; it belongs in [request]"),
-        ("[score]\nx = 1", "unknown key 'score'"),
-        ("[provider]\nregion = 'eu'", "unknown key 'region' in [provider]"),
+        ("[score]\nx = 1", "unknown key 'score'; did you mean 'storage'?"),
+        ("[provider]\nregion = 'eu'", "unknown key 'region' in [provider]; it belongs in [storage]"),
         (
             "[prices.'gpt-4.1']\ninput_per_million = 1\noutput_per_million = 1\ncached = 1",
             "unknown key 'cached' in [prices.\"gpt-4.1\"]",

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from batchrunner.assemble import merge_runs
+from batchrunner.assemble import Place, merge_runs
 from batchrunner.errors import JobError, RunError, RunLocked, StoreError
 from batchrunner.records import Outcome
 from batchrunner.schema import OUTCOME
@@ -30,6 +30,11 @@ JOB: dict[str, Any] = {
     "input": {"path": "rows.jsonl"},
     "output": {"keep": ["subject"], "mode": "0640"},
 }
+
+
+def merge(named: Sequence[Path], *, out: Path | None = None, overwrite: bool = False) -> dict[str, Any]:
+    places = [Place(directory=directory) for directory in named]
+    return merge_runs(places, out=str(out) if out else None, overwrite=overwrite)
 
 
 def input_of(rows: Sequence[int], keep: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -102,14 +107,14 @@ def two_shards(directory: Path, **changes: Any) -> Path:
 
 def refused(*named: Path, **options: Any) -> str:
     with pytest.raises(RunError) as error:
-        merge_runs(named, **options)
+        merge(named, **options)
     assert error.value.exit_code == 10
     assert not (named[0] / "results.parquet").exists() or len(named) > 1
     return str(error.value)
 
 
 def test_all_rows_in_input_order_with_the_books_added_up(tmp_path: Path):
-    summary = merge_runs([two_shards(tmp_path)])
+    summary = merge([two_shards(tmp_path)])
 
     table = pq.read_table(summary["results"])
     assert summary["results"] == str(tmp_path / "results.parquet")
@@ -132,7 +137,7 @@ def test_memory_is_bounded_and_the_table_the_same(tmp_path: Path, held_bytes: in
         rows = [row for row in range(40) if row % 4 == index]
         shard(tmp_path / f"shard-{index}-of-5", rows, place=(index, 5), total=40)
 
-    merge_runs([tmp_path])
+    merge([tmp_path])
 
     assert pq.read_table(tmp_path / "results.parquet")["text"].to_pylist() == [f"t{row}" for row in range(40)]
 
@@ -141,26 +146,26 @@ def test_an_input_without_rows_is_an_empty_table(tmp_path: Path):
     for index in range(2):
         shard(tmp_path / f"shard-{index}-of-2", [], place=(index, 2), total=0)
 
-    assert merge_runs([tmp_path])["rows"] == 0
+    assert merge([tmp_path])["rows"] == 0
     assert pq.read_table(tmp_path / "results.parquet").schema.names == [*OUTCOME.names, "subject"]
 
 
 def test_a_second_merge_replaces_the_first_and_nothing_foreign(tmp_path: Path):
     target = tmp_path / "results.parquet"
-    merge_runs([two_shards(tmp_path)])
+    merge([two_shards(tmp_path)])
     first = target.stat().st_ino
-    merge_runs([tmp_path])
+    merge([tmp_path])
     assert target.stat().st_ino == first  # It says the same already.
 
     shard(tmp_path / "shard-1-of-2", [2, 3, 6, 7, 8], place=(1, 2), total=10, text=" again")
-    merge_runs([tmp_path])
+    merge([tmp_path])
     assert pq.read_table(target)["text"][2].as_py() == "t2 again"
 
     target.write_bytes(b"mine")
     with pytest.raises(StoreError, match="--overwrite"):
-        merge_runs([tmp_path])
+        merge([tmp_path])
     assert target.read_bytes() == b"mine"
-    merge_runs([tmp_path], overwrite=True)
+    merge([tmp_path], overwrite=True)
     assert pq.read_table(target).num_rows == 10
 
 
@@ -169,21 +174,21 @@ def test_shards_from_anywhere_go_into_a_file_of_ones_choice(tmp_path: Path):
     other = shard(tmp_path / "b" / "theirs", [1], place=(1, 2), total=3)
 
     with pytest.raises(JobError, match="--out"):
-        merge_runs([one, other])
-    assert merge_runs([other, one], out=tmp_path / "new" / "all.parquet")["rows"] == 3
+        merge([one, other])
+    assert merge([other, one], out=tmp_path / "new" / "all.parquet")["rows"] == 3
     assert pq.read_table(tmp_path / "new" / "all.parquet")["row"].to_pylist() == [0, 1, 2]
     assert "is a shard's own" in refused(one, other, out=one / "results.parquet", overwrite=True)
 
 
 def test_a_job_of_another_name_or_day_keeps_its_file(tmp_path: Path):
     out = tmp_path / "all.parquet"
-    merge_runs([two_shards(tmp_path / "today")], out=out)
+    merge([two_shards(tmp_path / "today")], out=out)
     for index, rows in enumerate(([0], [1])):
         job = {**JOB, "params": {"ds": "2026-11-21"}}
         shard(tmp_path / "next" / f"shard-{index}-of-2", rows, place=(index, 2), total=2, job=job)
 
     with pytest.raises(StoreError, match="--overwrite"):
-        merge_runs([tmp_path / "next"], out=out)
+        merge([tmp_path / "next"], out=out)
     assert pq.read_table(out).num_rows == 10
 
 
@@ -239,7 +244,7 @@ def test_shards_of_two_counts_in_one_directory(tmp_path: Path):
     shard(tmp_path / "shard-0-of-3", [0], place=(0, 3), total=1)
 
     assert "shards of different counts (2 of 2 and 1 of 3)" in refused(tmp_path)
-    assert merge_runs([tmp_path / f"shard-{index}-of-2" for index in range(2)])["rows"] == 10
+    assert merge([tmp_path / f"shard-{index}-of-2" for index in range(2)])["rows"] == 10
 
 
 def test_a_run_that_was_put_aside_is_no_shard(tmp_path: Path):
@@ -247,7 +252,7 @@ def test_a_run_that_was_put_aside_is_no_shard(tmp_path: Path):
     (tmp_path / "shard-0-of-2").rename(tmp_path / "shard-0-of-2.1")
     shard(tmp_path / "shard-0-of-2", [0, 1, 4, 5, 9], place=(0, 2), total=10, text=" new")
 
-    merge_runs([tmp_path])
+    merge([tmp_path])
 
     assert pq.read_table(tmp_path / "results.parquet")["text"][0].as_py() == "t0 new"
 
@@ -280,7 +285,7 @@ def test_a_damaged_page_is_found_and_leaves_nothing_behind(tmp_path: Path):
 
 def test_a_live_shard_is_waited_for(tmp_path: Path):
     with open_run(two_shards(tmp_path) / "shard-1-of-2"), pytest.raises(RunLocked, match="still at work") as error:
-        merge_runs([tmp_path])
+        merge([tmp_path])
 
     assert error.value.exit_code == 11
 
@@ -288,9 +293,9 @@ def test_a_live_shard_is_waited_for(tmp_path: Path):
 def test_of_two_merges_at_once_one_is_told(tmp_path: Path):
     two_shards(tmp_path)
     with merging._sole_writer(tmp_path / "results.parquet"), pytest.raises(RunLocked):
-        merge_runs([tmp_path])
+        merge([tmp_path])
 
-    merge_runs([tmp_path])
+    merge([tmp_path])
     assert os.listdir(tmp_path).count("results.parquet") == 1  # noqa: PTH208
 
 
@@ -301,9 +306,9 @@ def test_shards_from_standard_input_have_copies_of_their_own(tmp_path: Path):
         known = {"input": {"fingerprint": {"files": [copy]}}}
         shard(tmp_path / f"shard-{index}-of-2", rows, place=(index, 2), total=2, job=job, commit=known)
 
-    assert merge_runs([tmp_path])["rows"] == 2
+    assert merge([tmp_path])["rows"] == 2
 
 
 def test_an_unknown_cost_stays_unknown(tmp_path: Path):
-    assert merge_runs([two_shards(tmp_path, cost_usd=None)])["cost_usd"] is None
+    assert merge([two_shards(tmp_path, cost_usd=None)])["cost_usd"] is None
     assert read_manifest(tmp_path / "shard-0-of-2" / "run.json")
