@@ -81,14 +81,14 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
             if mirror:
                 put_address_aside(mirror, job.storage, environ)
             else:
-                put_aside(invocation.directory)
+                put_directory_aside(invocation.directory)
     except RunLocked:
         raise
     except RunError:
         # A damaged run is what --fresh is recommended for; but not one that somebody has, a newer version for one.
         if mirror or lock_is_held(lock_path(invocation.directory)):
             raise
-        put_aside(invocation.directory)
+        put_directory_aside(invocation.directory)
 
 
 def _prepared(
@@ -126,7 +126,7 @@ def _refuse_bad_rows(prepared: Prepared) -> None:
         raise JobError(*faults)
 
 
-def put_aside(directory: Path) -> None:
+def put_directory_aside(directory: Path) -> None:
     """`--fresh`: rename the old run to DIR.1, or the next number that is free; nothing is deleted."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():

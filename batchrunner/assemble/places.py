@@ -120,6 +120,14 @@ def bring_shards(place: Place, storage: StorageSpec, environ: Mapping[str, str])
     return directory
 
 
+def names_at(address: str, storage: StorageSpec, environ: Mapping[str, str]) -> set[str]:
+    """What there is right below an address. Raises RunError."""
+    try:
+        return {entry.name.split("/")[0] for entry in Stores(storage, environ).folder(address).entries()}
+    except ObjectsError as error:
+        raise RunError(str(error)) from error
+
+
 def put_file(path: Path, address: str, storage: StorageSpec, environ: Mapping[str, str], *, overwrite: bool) -> None:
     """Put merged results at an address: over others, or over earlier ones with other rows only if told to.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from typing import TextIO
 
-    from batchrunner.engines.place import Place
+    from batchrunner.engines.ground import Ground
 
 PROBE_S = 120.0
 LAST_LOOK_S = 5.0
@@ -74,13 +74,13 @@ class _WithoutRay(io.TextIOBase):
         self._stream.flush()
 
 
-def probe(place: Place) -> None:
+def probe(ground: Ground) -> None:
     """See that every node has what the workers need. Raises JobError that names the nodes that have not."""
     nodes = _nodes()
     if len(nodes) < 2:
         return
     ask = ray.remote(num_cpus=0, max_retries=0)(_answer)
-    asked = {ask.options(scheduling_strategy=_on(node["NodeID"], soft=False)).remote(place): node for node in nodes}
+    asked = {ask.options(scheduling_strategy=_on(node["NodeID"], soft=False)).remote(ground): node for node in nodes}
     faults = []
     for answer, node in asked.items():
         try:
@@ -112,10 +112,10 @@ def _on(node: str, *, soft: bool) -> Any:
     return NodeAffinitySchedulingStrategy(node, soft=soft)
 
 
-def _answer(place: Place) -> str:
+def _answer(ground: Ground) -> str:
     """What keeps this node from taking a shard; nothing where it can."""
     try:
-        place.check()
+        ground.check()
     except JobError as error:
         return str(error)
     return ""

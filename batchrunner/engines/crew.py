@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble import ending, state_of
@@ -15,6 +14,7 @@ from batchrunner.events import Progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from batchrunner.assemble import Place
     from batchrunner.spec import JobSpec, MaxFailed
 
 TOLD = 3
@@ -116,12 +116,12 @@ def _longest(by_shard: Iterable[Iterable[Mapping[str, Any]]]) -> tuple[Mapping[s
     return tuple(sorted(found, key=lambda one: -float(one["seconds"]))[:TOLD])
 
 
-def unfinished(directory: Path, code: int, reason: str) -> dict[str, Any]:
-    """The summary of a shard that did not get to one, from what is in its directory."""
+def unfinished(place: Place, code: int, reason: str) -> dict[str, Any]:
+    """The summary of a shard that did not get to one, from what this machine has of it."""
     try:
-        state = state_of(directory)
+        state = state_of(place.directory)
     except RunError:
-        state = {"run": str(directory), "items": dict.fromkeys(ITEMS, 0)}
+        state = {"run": str(place), "items": dict.fromkeys(ITEMS, 0)}
     now = {"sent": 0, "settled_before": 0, "cost_usd": 0.0, "possibly_billed": 0}
     return {**state, "now": now, "exit": code, "reason": reason, "results": None}
 
@@ -131,7 +131,7 @@ class Ended:
     """What the summary of a whole run is made of."""
 
     job: JobSpec
-    directory: Path
+    run: str
     shards: Sequence[Mapping[str, Any]]
     seconds: float
     command: str
@@ -139,20 +139,20 @@ class Ended:
     skip_exit_code: int | None = None
 
 
-def conclude(ended: Ended, merge: Callable[[], Path]) -> dict[str, Any]:
+def conclude(ended: Ended, merge: Callable[[], str]) -> dict[str, Any]:
     """The summary object of the whole run, like that of any other; `merge` makes the results once all are through."""
     shards, seconds = ended.shards, ended.seconds
     count = {name: sum(shard["items"][name] for shard in shards) for name in ITEMS}
     items = ending.Items(**{name: count[name] for name in ITEMS if name != "unfinished"})
     how, results = _how(ended, items, merge)
     failing = [shard for shard in shards if shard["items"]["rejected"] + shard["items"]["exhausted"]]
-    ready = ending.commands(how, items, str((failing or shards)[0]["run"]), ended.command)
+    ready = ending.commands(how, items, (failing or shards)[0]["run"], ended.command)
     now = {name: _sum(shard["now"][name] for shard in shards) for name in NOW}
     return {
         "type": "fatal" if how.exit in ending.FATAL else "finished",
         "name": ended.job.name,
-        "run": str(ended.directory),
-        "results": None if results is None else str(results),
+        "run": ended.run,
+        "results": results,
         "exit": how.exit,
         "reason": how.reason,
         "retryable": how.exit in ending.HELPS,
@@ -169,12 +169,12 @@ def conclude(ended: Ended, merge: Callable[[], Path]) -> dict[str, Any]:
     }
 
 
-def _how(ended: Ended, items: ending.Items, merge: Callable[[], Path]) -> tuple[ending.Ending, Path | None]:
+def _how(ended: Ended, items: ending.Items, merge: Callable[[], str]) -> tuple[ending.Ending, str | None]:
     """How it ended: as the shard that did so most gravely, or once all are through by their items together."""
     for code in GRAVEST:
         for shard in ended.shards:
             if shard["exit"] == code:
-                return ending.Ending(exit=code, reason=f"{Path(shard['run']).name}: {shard['reason']}"), None
+                return ending.Ending(exit=code, reason=f"{shard['run'].rpartition('/')[2]}: {shard['reason']}"), None
     how = ending.judge(None, items, ended.max_failed, left=0, redo=False)
     return how if items.total else ending.of_nothing(how, ended.skip_exit_code), merge()
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.assemble import Place as RunPlace
 from batchrunner.assemble import merge_runs
 from batchrunner.engines import cluster
 from batchrunner.engines.crew import Ended, Look, conclude, together, unfinished
-from batchrunner.engines.worker import LOOK_S, Order
+from batchrunner.engines.worker import LOOK_S, Order, variables
 from batchrunner.errors import BatchrunnerError, DeadlineReached, Interrupted
 from batchrunner.spec import Shard
 
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Invocation
-    from batchrunner.engines.place import Place
+    from batchrunner.engines.ground import Ground
     from batchrunner.events import Display, Progress
     from batchrunner.spec import JobSpec
 
@@ -29,6 +27,8 @@ LOCK_S = 180.0
 AGAIN_S = 1.0
 LOSSES = 5
 """A shard that loses so many workers without an item settled between is given up: it may be what kills them."""
+NOT_TOLD = ("directory", "address", "lease", "signals")
+"""What is of one process, and of one machine."""
 OURS = ("engine", "workers", "ray_address", "fresh")
 """Options of the whole run that are no shard's."""
 
@@ -56,17 +56,17 @@ class Driver:
     """Starts the workers, shows how they get on, starts what is lost anew, and puts the results together."""
 
     def __init__(
-        self, job: JobSpec, invocation: Invocation, place: Place, *, display: Display, variables: Mapping[str, str]
+        self, job: JobSpec, invocation: Invocation, ground: Ground, *, display: Display, environ: Mapping[str, str]
     ) -> None:
-        self.job, self.invocation, self.place, self.display = job, invocation, place, display
-        self._variables = variables
+        self.job, self.invocation, self.ground, self.display = job, invocation, ground, display
+        self._environ = environ
         self._began_at, self._began = time.monotonic(), False
         self._heard, self._drained = 0, 0
         self._said: dict[str, None] = {}
         self._posts: list[Post] = []
 
     def run(self, workers: int) -> dict[str, Any]:
-        self._allowance = cluster.hire_allowance(f"batchrunner-allowance-{self.place.token}")
+        self._allowance = cluster.hire_allowance(f"batchrunner-allowance-{self.ground.token}")
         self._posts = [
             Post(shard=Shard(index=number, count=workers), actor=cluster.hire_worker(node))
             for number, node in enumerate(cluster.spread(workers))
@@ -94,17 +94,16 @@ class Driver:
         if job.budget.deadline is not None:
             left_s = max(0.001, job.budget.deadline - (time.monotonic() - self._began_at))
             job = replace(job, budget=job.budget.model_copy(update={"deadline": left_s}))
-        told = {each.name: getattr(ours, each.name) for each in fields(ours) if each.name not in ("lease", "signals")}
+        told = {each.name: getattr(ours, each.name) for each in fields(ours) if each.name not in NOT_TOLD}
         given = {name: value for name, value in ours.call.get("given", {}).items() if name not in OURS}
         shard = f"{post.shard.index}/{post.shard.count}"
         told |= {
-            "directory": self.place.directory / post.shard.folder,
             "shard": post.shard,
             "fresh": False,
             "wait_lock_s": wait_s,
             "call": {**ours.call, "given": {**given, "shard": shard}},
         }
-        return Order(job=job, told=told, place=self.place, variables=self._variables)
+        return Order(job=job, told=told, ground=self.ground, variables=variables(job, self._environ))
 
     # While they work
 
@@ -161,9 +160,9 @@ class Driver:
         self._began = True
         facts = [post.look.began for post in self._posts if post.look.began is not None]
         settled, total = (sum(int(fact[name]) for fact in facts) for name in ("settled", "total"))
-        directory = self.place.directory
-        line = f"resuming {directory}: {settled:,} of {total:,} settled" if settled else f"new run {directory}"
-        whole = {"run": str(directory), "settled": settled, "total": total, "workers": len(self._posts)}
+        where = str(self.invocation.place)
+        line = f"resuming {where}: {settled:,} of {total:,} settled" if settled else f"new run {where}"
+        whole = {"run": where, "settled": settled, "total": total, "workers": len(self._posts)}
         self.display.began(f"{line}, {len(self._posts)} workers", whole)
 
     def progress(self) -> Progress:
@@ -184,9 +183,10 @@ class Driver:
         except cluster.Lost as lost:
             self._lose(post, str(lost))
             return
-        directory = self.place.directory / post.shard.folder
-        post.summary = summary if "items" in summary else unfinished(directory, summary["exit"], summary["reason"])
+        known = "items" in summary
+        post.summary = summary if known else self._unfinished(post, summary["exit"], summary["reason"])
         self._tell(post, post.actor.look.remote(post.lines))
+        self._quiet(post)
 
     def _lose(self, post: Post, why: str) -> None:
         """Ask again for a shard whose worker is lost, unless the run ends or the shard is what kills its workers.
@@ -200,12 +200,20 @@ class Driver:
             self.display.say(f"the worker of {post.shard.folder} is lost, another will take the shard up: {why}")
         ends = self._ends(post, why)
         if ends is not None:
-            post.summary = unfinished(self.place.directory / post.shard.folder, ends.exit_code, str(ends))
+            post.summary = self._unfinished(post, ends.exit_code, str(ends))
             return
-        progress = post.look.progress
-        still = None if progress is None else replace(progress, per_minute=0.0, in_flight=0, notes=(), lanes=())
-        post.away, post.look, post.looking, post.lines = True, Look(progress=still), None, 0
+        self._quiet(post)
+        post.away, post.looking, post.lines = True, None, 0
         post.answer, post.again_at = None, time.monotonic() + AGAIN_S
+
+    def _unfinished(self, post: Post, code: int, why: str) -> dict[str, Any]:
+        return unfinished(self.ground.shard(post.shard, self._environ), code, why)
+
+    def _quiet(self, post: Post) -> None:
+        """Nobody works there now: what was settled stays."""
+        if post.look.progress is not None:
+            still = replace(post.look.progress, per_minute=0.0, in_flight=0, left_s=None, notes=(), lanes=(), oldest=())
+            post.look = Look(began=post.look.began, progress=still)
 
     def _ends(self, post: Post, why: str) -> BatchrunnerError | None:
         deadline_s = self.job.budget.deadline
@@ -220,7 +228,7 @@ class Driver:
     def _conclude(self) -> dict[str, Any]:
         ended = Ended(
             job=self.job,
-            directory=self.place.directory,
+            run=str(self.invocation.place),
             shards=[post.summary for post in self._posts if post.summary is not None],
             seconds=time.monotonic() - self._began_at,
             command=self.invocation.command,
@@ -229,7 +237,11 @@ class Driver:
         )
         return conclude(ended, self._merge)
 
-    def _merge(self) -> Path:
-        return Path(
-            merge_runs([RunPlace(directory=self.place.directory)], overwrite=self.invocation.overwrite)["results"]
+    def _merge(self) -> str:
+        merged = merge_runs(
+            [self.ground.place],
+            overwrite=self.invocation.overwrite,
+            storage=self.job.storage,
+            environ=self._environ,
         )
+        return str(merged["results"])

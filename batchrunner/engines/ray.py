@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from batchrunner import providers
 from batchrunner.engines import cluster
 from batchrunner.engines.driver import Driver
-from batchrunner.engines.place import Place
+from batchrunner.engines.ground import Ground
 from batchrunner.errors import JobError
 
 if TYPE_CHECKING:
@@ -36,20 +35,11 @@ def run(
     """
     if job.input.path == "-":
         raise JobError("--engine ray: expected an input that every worker can read, got standard input; give a file")
-    place = Place.take(invocation.directory.absolute(), crew.workers, fresh=invocation.fresh)
+    ground = Ground.take(invocation.place, crew.workers, fresh=invocation.fresh, storage=job.storage, environ=environ)
     try:
         with cluster.connected(crew.address):
-            cluster.probe(place)
-            job = replace(job, base=job.base.resolve())
-            return Driver(job, invocation, place, display=display, variables=_variables(job, environ)).run(crew.workers)
+            cluster.probe(ground)
+            driver = Driver(replace(job, base=job.base.resolve()), invocation, ground, display=display, environ=environ)
+            return driver.run(crew.workers)
     finally:
-        place.leave()
-
-
-def _variables(job: JobSpec, environ: Mapping[str, str]) -> dict[str, str]:
-    """What the job takes from the environment, by name: a worker's own has the rest."""
-    references = [*(job.provider.api_key or ()), *([job.provider.oauth2.client_secret] if job.provider.oauth2 else ())]
-    names = [reference.removeprefix("env:") for reference in references if reference.startswith("env:")]
-    if job.provider.kind is not None:
-        names.append(providers.load(job.provider.kind).key_variable)
-    return {name: environ[name] for name in (*names, "TESS_WORKSPACE_ID") if name in environ}
+        ground.leave()

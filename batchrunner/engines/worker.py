@@ -10,16 +10,18 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from batchrunner import providers
 from batchrunner.assemble import Invocation, fatal, invoke
 from batchrunner.engines.crew import Look, Relay
 from batchrunner.errors import BatchrunnerError
 from batchrunner.limits.lease import Account, Slice, Want
+from batchrunner.objects import STORE_VARIABLES
 from batchrunner.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from batchrunner.engines.place import Place
+    from batchrunner.engines.ground import Ground
     from batchrunner.spec import JobSpec
 
 LOOK_S = 0.5
@@ -60,9 +62,19 @@ class Order:
     job: JobSpec = field(repr=False)
     told: Mapping[str, Any] = field(repr=False)
     """The invocation, without what is of one process."""
-    place: Place
+    ground: Ground
     variables: Mapping[str, str] = field(repr=False)
     """Those of the driver's environment that the job names: keys among them."""
+
+
+def variables(job: JobSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a job takes from the environment, by name: a worker's own has the rest."""
+    references = [*(job.provider.api_key or ()), *([job.provider.oauth2.client_secret] if job.provider.oauth2 else ())]
+    names = [reference.removeprefix("env:") for reference in references if reference.startswith("env:")]
+    if job.provider.kind is not None:
+        names.append(providers.load(job.provider.kind).key_variable)
+    stores = [name for some in STORE_VARIABLES.values() for name in some]
+    return {name: environ[name] for name in (*names, "TESS_WORKSPACE_ID", *stores) if name in environ}
 
 
 class Worker:
@@ -80,13 +92,15 @@ class Worker:
         return self._summary
 
     def _run(self, order: Order, lease: RayLease) -> dict[str, Any]:
-        invocation = Invocation(**order.told, lease=lease, signals=self._signals)
         environ = {**os.environ, **order.variables}
+        place = order.ground.shard(order.told["shard"], environ)
+        where = {"directory": place.directory, "address": place.address}
+        invocation = Invocation(**{**order.told, **where, "lease": lease, "signals": self._signals})
         try:
-            order.place.check()
+            order.ground.check()
             return invoke(order.job, invocation, display=self._relay, environ=environ)
         except BatchrunnerError as error:
-            return fatal(error, order.job, str(invocation.place), invocation.command)
+            return fatal(error, order.job, str(place), invocation.command)
 
     def look(self, since: int) -> Look:
         return self._relay.look(since)
