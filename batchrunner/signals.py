@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import contextmanager
+from threading import Lock
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import Interrupted
@@ -31,6 +32,7 @@ class Signals:
         self.heard: list[signal.Signals] = []
         self._listening = False
         self._tell: Callable[[], object] | None = None
+        self._lock = Lock()
 
     def install(self) -> Signals:
         for number in ENDING:
@@ -44,14 +46,23 @@ class Signals:
 
         Also for those heard before: what they raised may have been lost where nothing can be raised.
         """
-        earlier = len(self.heard)
-        self._listening, self._tell = True, tell
+        with self._lock:
+            earlier = len(self.heard)
+            self._listening, self._tell = True, tell
         try:
             for _ in range(earlier):
                 tell()
             yield
         finally:
             self._tell = None
+
+    def receive(self, number: signal.Signals) -> None:
+        """Take in a signal that another process has heard for this one. From any thread, at any time."""
+        with self._lock:
+            self.heard.append(number)
+            tell = self._tell
+        if tell is not None:
+            tell()
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self.heard.append(signal.Signals(number))

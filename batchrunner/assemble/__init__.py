@@ -1,5 +1,6 @@
 """From a job to a running run: the one place that wires sources, providers, store, transport and limits together."""
 
+from batchrunner.assemble.ending import fatal
 from batchrunner.assemble.invocation import Invocation, Redo
 from batchrunner.assemble.invoke import invoke
 from batchrunner.assemble.merge import merge_runs
@@ -12,6 +13,7 @@ from batchrunner.assemble.upkeep import clean_run
 __all__ = [
     "bring",
     "clean_run",
+    "fatal",
     "Invocation",
     "invoke",
     "merge_runs",

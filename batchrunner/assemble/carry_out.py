@@ -125,7 +125,7 @@ def _execution(
         feed=InputFeed(ready.source, selection, skip=skip, wanted=wanted),
         sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
         begun=begun(run.view()) if prepared.asker.has_turns else {},
-        channels=_channels(prepared, selection, voices.redactor),
+        channels=_channels(prepared, selection, voices.redactor, invocation),
         tally=tally,
         manner=Manner(
             grace_s=invocation.grace_s,
@@ -204,7 +204,7 @@ def _skip(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo |
     return skip
 
 
-def _channels(prepared: Prepared, selection: Selection, redactor: Redactor) -> Channels:
+def _channels(prepared: Prepared, selection: Selection, redactor: Redactor, invocation: Invocation) -> Channels:
     ready = prepared.ready
     return Channels(
         job=ready.job,
@@ -213,6 +213,8 @@ def _channels(prepared: Prepared, selection: Selection, redactor: Redactor) -> C
         credentials=ready.credentials,
         asks=prepared.asker,
         share=selection.share,
+        lease=invocation.lease,
+        simulate=invocation.simulate,
         learn=redactor.learn,
     )
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.access import Access, granted, look_again
 from batchrunner.errors import BadRow
-from batchrunner.limits import Breaker, Concurrency, Connections, Lane
+from batchrunner.limits import Breaker, Concurrency, Connections, Lane, Stake
 from batchrunner.stack import Channel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from batchrunner.credentials import Credential, Secret
+    from batchrunner.limits import Lease
     from batchrunner.providers.base import Provider
     from batchrunner.records import Endpoint, Item
     from batchrunner.spec import JobSpec
@@ -30,7 +31,10 @@ def _forget(secret: Secret) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Channels:
-    """Opens the channels of a run. `share` is the part of every limit that this process may use."""
+    """Opens the channels of a run. `share` is the part of every limit that this process may use.
+
+    With a `lease` the part of a fixed concurrency alone: of the rates all processes have the whole together.
+    """
 
     job: JobSpec
     provider: Provider
@@ -38,6 +42,8 @@ class Channels:
     credentials: tuple[Credential, ...]
     asks: Asks
     share: float = 1.0
+    lease: Lease | None = None
+    simulate: bool = False
     learn: Callable[[Secret], None] = _forget
     """Told every key that comes later, to keep it out of texts."""
 
@@ -103,11 +109,19 @@ class Channels:
             breaker=Breaker(down_s=self.job.retry.down_s),
             requests_per_minute=self._share(self.requests_per_minute()),
             tokens_per_minute=self._share(number(self.job.limits.tokens_per_minute)),
-            share=self.share,
+            share=self.share if self.lease is None else 1.0,
+            stake=None if self.lease is None else Stake(lease=self.lease, lane=self._allowance(label)),
             longest_pause_s=self.job.retry.max_wait_s,
             tell=tell,
         )
         return Channel(lane=lane, access=access, label=label)
+
+    def _allowance(self, label: str) -> str:
+        """Names what is shared, the same in every process: who is asked, where, and with what; a key by where it is."""
+        endpoint = self.endpoint
+        workspace = f" workspace {endpoint.workspace_id}" if endpoint.workspace_id else ""
+        simulated = "simulated " if self.simulate else ""
+        return f"{simulated}{self.provider.name} {endpoint.base_url}{workspace} {label}"
 
     def requests_per_minute(self) -> float | None:
         limit = self.job.limits.requests_per_minute
@@ -122,7 +136,7 @@ class Channels:
         return Concurrency("auto", most=per_key) if per_key else Concurrency("auto")
 
     def _share(self, limit: float | None) -> float | None:
-        return None if limit is None else limit * self.share
+        return limit if limit is None or self.lease is not None else limit * self.share
 
 
 def _capped(each: int, connections: int) -> str:

@@ -206,3 +206,18 @@ def _latency(tally: Tally) -> str | None:
         return None
     slow = [f"{found['item_id']!r} {found['seconds']:.2g} s" for found in tally.slowest.facts()]
     return f"p50 {p50:.2g} s, p95 {p95:.2g} s" + (f", slowest {', '.join(slow)}" if slow else "")
+
+
+def fatal(error: BatchrunnerError, job: JobSpec, run: str, command: str) -> dict[str, Any]:
+    """The summary of an invocation that never began to send."""
+    retry = error.exit_code in HELPS
+    return {
+        "type": "fatal",
+        "name": job.name,
+        "run": run,
+        "results": None,
+        "exit": error.exit_code,
+        "reason": str(error),
+        "retryable": retry,
+        "next": command if retry else None,
+    }

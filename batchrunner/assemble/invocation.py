@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from batchrunner.limits import Lease
     from batchrunner.spec import JobSpec, MaxFailed, Shard
 
 
@@ -54,6 +55,8 @@ class Invocation:
     patient: bool = False
     simulate: bool = False
     redo: Redo | None = None
+    lease: Lease | None = None
+    """Shares the rates with other processes, in the place of the job's own."""
     command: str = "batchrunner run"
     ways_out: tuple[str, ...] = ()
     """What to do when settled items would be bought again, ready to be pasted."""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble.carry_out import carry_out
-from batchrunner.assemble.places import copies_of, mirror_of, put_aside
+from batchrunner.assemble.places import copies_of, mirror_of, put_address_aside
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import JobError, RunError, RunLocked
-from batchrunner.store import lock_is_held, lock_path, open_run
+from batchrunner.limits import LeaseFile
+from batchrunner.store import lock_is_held, lock_path, open_run, unsure_file_system
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
     from batchrunner.assemble.invocation import Invocation
     from batchrunner.events import Display
@@ -39,17 +42,33 @@ def invoke(job: JobSpec, invocation: Invocation, *, display: Display, environ: M
         display.say(f"waiting for the process that holds {invocation.place}, {invocation.wait_lock_s:g} s at most")
     if invocation.fresh and (mirror or (directory / "commits").exists()):
         _begin_anew(job, invocation, environ, display)
-    with open_run(
-        directory,
-        wait_s=invocation.wait_lock_s,
-        mode=job.output.mode,
-        salvage=invocation.salvage,
-        state_dir=None if mirror else invocation.state_dir,
-        mirror=mirror,
-    ) as held:
+    with (
+        _sharing(job, invocation, display) as sharing,
+        open_run(
+            directory,
+            wait_s=invocation.wait_lock_s,
+            mode=job.output.mode,
+            salvage=invocation.salvage,
+            state_dir=None if mirror else invocation.state_dir,
+            mirror=mirror,
+        ) as held,
+    ):
         held.flush_every_s = invocation.flushed_every_s
         prepared = prepared or _prepared(job, invocation, environ, display, remembered=held.commit.input)
-        return carry_out(held, prepared, invocation, display)
+        return carry_out(held, prepared, sharing, display)
+
+
+@contextmanager
+def _sharing(job: JobSpec, invocation: Invocation, display: Display) -> Iterator[Invocation]:
+    """The invocation with the lease that the job names, if it has none yet. Raises JobError."""
+    if invocation.lease is not None or job.limits.lease is None:
+        yield invocation
+        return
+    path = job.base / Path(job.limits.lease).expanduser()
+    with closing(LeaseFile(path)) as lease:
+        if (kind := unsure_file_system(path)) is not None:
+            display.say(f"{path} is on {kind}, where locks may not hold; a lease is a file on a local disk of one host")
+        yield replace(invocation, lease=lease)
 
 
 def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str], display: Display) -> None:
@@ -60,16 +79,16 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
     try:
         with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode, mirror=mirror):
             if mirror:
-                put_aside(mirror, job.storage, environ)
+                put_address_aside(mirror, job.storage, environ)
             else:
-                _put_aside(invocation.directory)
+                put_directory_aside(invocation.directory)
     except RunLocked:
         raise
     except RunError:
         # A damaged run is what --fresh is recommended for; but not one that somebody has, a newer version for one.
         if mirror or lock_is_held(lock_path(invocation.directory)):
             raise
-        _put_aside(invocation.directory)
+        put_directory_aside(invocation.directory)
 
 
 def _prepared(
@@ -107,7 +126,7 @@ def _refuse_bad_rows(prepared: Prepared) -> None:
         raise JobError(*faults)
 
 
-def _put_aside(directory: Path) -> None:
+def put_directory_aside(directory: Path) -> None:
     """`--fresh`: rename the old run to DIR.1, or the next number that is free; nothing is deleted."""
     number = 1
     while (aside := directory.with_name(f"{directory.name}.{number}")).exists():

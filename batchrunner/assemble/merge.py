@@ -85,12 +85,12 @@ def _summary(manifests: Sequence[Mapping[str, Any]], target: str, rows: int) -> 
             for name in ("prompt_tokens", "completion_tokens", "possibly_billed")
         },
         "cost_usd": None if None in costs else sum(costs),
-        "failed_by_type": _failures(manifests),
+        "failed_by_type": failures_of(manifests),
         "labels": first["labels"],
     }
 
 
-def _failures(manifests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def failures_of(manifests: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """By error type: how many, and the first in input order."""
     found: dict[str, dict[str, Any]] = {}
     for manifest in manifests:

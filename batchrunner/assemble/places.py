@@ -57,7 +57,7 @@ def mirror_of(
     return Mirror(Stores(storage, environ, retry_s=wait_s).folder(place.address), place.directory)
 
 
-def put_aside(mirror: Mirror, storage: StorageSpec, environ: Mapping[str, str]) -> None:
+def put_address_aside(mirror: Mirror, storage: StorageSpec, environ: Mapping[str, str]) -> None:
     """`--fresh`: rename the run to ADDRESS.1, or the next number that is free. Raises RunError, StoreError."""
     stores, number = Stores(storage, environ), 1
     try:
@@ -118,6 +118,14 @@ def bring_shards(place: Place, storage: StorageSpec, environ: Mapping[str, str])
             raise RunLocked(f"{folder.address} is still at work; merge when it has ended")
         Mirror(folder, directory / name).bring_finished()
     return directory
+
+
+def names_at(address: str, storage: StorageSpec, environ: Mapping[str, str]) -> set[str]:
+    """What there is right below an address. Raises RunError."""
+    try:
+        return {entry.name.split("/")[0] for entry in Stores(storage, environ).folder(address).entries()}
+    except ObjectsError as error:
+        raise RunError(str(error)) from error
 
 
 def put_file(path: Path, address: str, storage: StorageSpec, environ: Mapping[str, str], *, overwrite: bool) -> None:

@@ -66,6 +66,7 @@ _KEYS = {
     "rpm": ("--rpm", "limits.requests_per_minute"),
     "tpm": ("--tpm", "limits.tokens_per_minute"),
     "concurrency": ("--concurrency", "limits.concurrency"),
+    "lease": ("--lease", "limits.lease"),
     "max_cost": ("--max-cost", "budget.max_cost_usd"),
     "max_tokens_total": ("--max-tokens-total", "budget.max_tokens_total"),
     "deadline": ("--deadline", "budget.deadline"),
@@ -73,7 +74,7 @@ _KEYS = {
     "metrics_file": ("--metrics-file", "telemetry.metrics_file"),
 }
 _NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
-_PATHS = {"metrics_file"}
+_PATHS = {"lease", "metrics_file"}
 """On the command line relative to the working directory, in a job to the job."""
 
 

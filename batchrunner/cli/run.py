@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     "--state-dir", metavar="DIR", envvar="BATCHRUNNER_STATE_DIR", help="A new run's lock and journal, on a local disk."
 )
 @click.option(
+    "--lease", metavar="FILE", envvar="BATCHRUNNER_LEASE", help="Share the rates with this host's other runs on FILE."
+)
+@click.option(
     "--disk-wait",
     metavar="TIME",
     default="60s",
@@ -50,6 +53,16 @@ if TYPE_CHECKING:
 @click.option("--flush-every", metavar="TIME", help="A part for outcomes so old.  [default: 30s on a bucket]")
 @click.option("--wait-lock", metavar="TIME", help="Wait for another process on this run.")
 @click.option("--grace", metavar="TIME", default="25s", show_default=True, help="After a signal, for those in flight.")
+@click.option(
+    "--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Where the work is done."
+)
+@click.option("--workers", metavar="N", type=click.IntRange(1, 1000), help="With ray: as many shards, an actor each.")
+@click.option(
+    "--ray-address",
+    metavar="HOST:PORT",
+    envvar="BATCHRUNNER_RAY_ADDRESS",
+    help="A cluster's; else one is started here.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option(

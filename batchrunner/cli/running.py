@@ -6,8 +6,9 @@ import contextlib
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -24,11 +25,19 @@ if TYPE_CHECKING:
 
     from batchrunner.assemble import Redo
     from batchrunner.cli.notice import Notice
+    from batchrunner.events import Display
+    from batchrunner.spec import JobSpec
 
 ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
 NOT_KEPT = ("notify",)
 """Told to each call anew: it may hold an address with a token in it, and the manifest has many readers."""
+NOT_WITH_WORKERS = {
+    "shard": "each worker has one",
+    "limit": "it would count for each of them",
+    "lease": "an actor shares the rates",
+    "state_dir": "a shard may have to be resumed on another node",
+}
 
 
 def run_job(target: str, given: Mapping[str, Any], notice: Notice) -> int:
@@ -72,7 +81,8 @@ def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notic
     notice.about = {"name": asked.job.name, "run": str(place), "results": None}
     notice.again = invocation.command
     notice.metrics = _metrics(asked.job, shard)
-    summary = invoke(asked.job, invocation, display=display, environ=asked.environ)
+    carry_out = _engine(given)
+    summary = carry_out(asked.job, invocation, display=display, environ=asked.environ)
     conclude(summary, notice, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
 
@@ -84,6 +94,30 @@ def _metrics(job: spec.JobSpec, shard: spec.Shard | None) -> MetricsFile | None:
         check_metrics_file()
         return None if path is None else MetricsFile(path)
     return None
+
+
+class Engine(Protocol):
+    """Carries an invocation out. Returns the summary object, or raises BatchrunnerError where nothing was begun."""
+
+    def __call__(
+        self, job: JobSpec, invocation: Invocation, *, display: Display, environ: Mapping[str, str]
+    ) -> dict[str, Any]: ...
+
+
+def _engine(given: Mapping[str, Any]) -> Engine:
+    """This process, or what --engine names."""
+    if (given.get("engine") or "local") == "local":
+        if given.get("workers"):
+            raise click.UsageError("--workers: expected together with --engine ray")
+        return invoke
+    if not given.get("workers"):
+        raise click.UsageError("--engine ray: expected --workers N too; it is the number of shards")
+    for name, why in NOT_WITH_WORKERS.items():
+        if given.get(name):
+            raise click.UsageError(f"--{name.replace('_', '-')}: expected without --engine ray: {why}")
+    from batchrunner.engines import ray
+
+    return partial(ray.run, crew=ray.Crew(workers=given["workers"], address=given.get("ray_address")))
 
 
 def conclude(summary: Mapping[str, Any], notice: Notice, *, as_json: bool, quiet: bool) -> None:
@@ -111,7 +145,7 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file", "state_dir", "metrics_file")
+    places = ("out", "runs_dir", "env_file", "state_dir", "metrics_file", "lease")
     said = {name: value for name, value in given.items() if value and name not in NOT_KEPT}
     return {name: _from_anywhere(value) if name in places else value for name, value in said.items()}
 

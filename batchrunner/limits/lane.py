@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import time
+from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import anyio
 
 from batchrunner.limits.breaker import CANARY, Breaker
 from batchrunner.limits.health import Health
+from batchrunner.limits.leased import LeasedThrottle
 from batchrunner.limits.retries import RetryBudget
 from batchrunner.limits.throttle import Throttle
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 
     from batchrunner.errors import BatchrunnerError, RequestError
     from batchrunner.limits.concurrency import Concurrency
+    from batchrunner.limits.leased import Stake
 
 PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 """How long a lane pauses on signals that give no hint, one after another: rate limits, no open file left."""
@@ -32,7 +36,8 @@ class Lane:
     """One allowance: a key, or a key and an agent or model.
 
     `admit` is called by one task at a time (the caller's turnstile keeps the order). `share` is the part of
-    an announced limit that this process may use; the limits given are its own already.
+    an announced limit that this process may use; the limits given are its own already. With a `stake` in a
+    lease they are those of all processes together.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Lane:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         share: float = 1.0,
+        stake: Stake | None = None,
         longest_pause_s: float = LONGEST_PAUSE_S,
         tell: Callable[..., None] = _tell_nobody,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -54,7 +60,7 @@ class Lane:
         self.concurrency, self.breaker = concurrency, breaker
         self.retries = retries or RetryBudget()
         self.health = Health()
-        self.throttle = Throttle(
+        self.throttle: Throttle = (Throttle if stake is None else partial(LeasedThrottle, stake, clock))(
             requests_per_minute,
             tokens_per_minute,
             share=share,
@@ -131,10 +137,19 @@ class Lane:
         while (wait_s := self.paused_s()) > 0:  # noqa: ASYNC110 (the end of a pause moves)
             await anyio.sleep(wait_s)
 
-    async def admit(self, tokens: int) -> None:
-        """Wait until one more request of an estimated `tokens` may start, and book it."""
-        while (wait_s := self.throttle.wait_s(self._clock())) > 0:  # noqa: ASYNC110 (settling moves it)
-            await anyio.sleep(wait_s)
+    async def admit(self, tokens: int, *, rests: bool = True) -> None:
+        """Wait until one more request of an estimated `tokens` may start, and book it.
+
+        Where others that share a lease have paused the lane nothing is booked, unless it `rests` for so long.
+        """
+        while (wait_s := self.throttle.wait_s(self._clock())) > 0:
+            if wait_s < inf:  # Else there is no slice in hand.
+                await anyio.sleep(wait_s)
+            elif (paused_s := await self.throttle.claim(tokens)) > 0:
+                self.pause(paused_s)
+                if not rests:
+                    return
+                await self.rest()
         self.throttle.take(tokens, self._clock())
 
     def admit_now(self, tokens: int) -> bool:
@@ -183,8 +198,7 @@ class Lane:
         return 1.0 if error.error_type == "rate_limit" or self.breaker.open else self.health.backoff
 
     def settle(self, *, reserved: int, used: int) -> None:
-        if self.throttle.tokens is not None:
-            self.throttle.tokens.settle(reserved, used)
+        self.throttle.settle(reserved, used)
 
     def succeeded(self, *, latency_s: float) -> None:
         if self._failing:
@@ -252,6 +266,8 @@ class Lane:
     def _rest(self, seconds: float, error: RequestError) -> None:
         if seconds > 1.2 * self.paused_s():
             self._tell("lane_paused", lane=self.name, seconds=seconds, error_type=error.error_type)
+        if error.error_type == "rate_limit":
+            self.throttle.share_pause(seconds)
         self.pause(seconds)
 
     def announced(
@@ -275,4 +291,5 @@ class Lane:
         if 0 < held_s <= self._longest_pause_s:
             if held_s > self.paused_s() + 1.0 and held_s > self.throttle.wait_s(now) + 1.0:
                 self._tell("lane_paused", lane=self.name, seconds=held_s, error_type=None, reason="nothing left")
+            self.throttle.share_pause(held_s)
             self.pause(held_s)

@@ -101,6 +101,18 @@ class Throttle:
         if self.tokens is not None:
             self.tokens.take(tokens, now)
 
+    async def claim(self, tokens: int) -> float:
+        """Ask for what has to be shared, for a request of so many `tokens`; how long nobody is given any."""
+        return 0.0
+
+    def share_pause(self, seconds: float) -> None:
+        """Tell those who share the lane that it is paused."""
+
+    def settle(self, reserved: int, used: int) -> None:
+        """Put the real figure in the place of the estimate that was taken."""
+        if self.tokens is not None:
+            self.tokens.settle(reserved, used)
+
     def rest_until(self, instant: float) -> None:
         if self.requests is not None:
             self.requests.rest_until(instant)
@@ -137,18 +149,23 @@ class Throttle:
     def _repace(self, now: float) -> None:
         told, learned = self._requests_told.limit, self._learned.per_s
         limits = [limit for limit in (self._set_requests, told * self._share if told else None) if limit]
-        most, self._learned.known_per_s = None, min(limits) / 60 if limits else None
-        if learned is not None and not (limits and min(limits) <= learned * 60):
-            # A server that takes no burst takes no two at once either.
-            limits, most = [learned * 60], 1 + int(self._learned.burst / 5)
-        if not limits:
+        known = min(limits, default=None)
+        self._learned.known_per_s = None if known is None else known / 60
+        lower = learned is not None and not (known is not None and known <= learned * 60)
+        self._keep_to(known, learned * 60 if lower and learned is not None else None, now)
+
+    def _keep_to(self, known: float | None, learned: float | None, now: float) -> None:
+        """A rate that is set or announced, or the one learned where that is lower."""
+        rate = known if learned is None else learned
+        if rate is None:
             self.requests = None
             return
         if self.requests is None:
-            self.requests = RequestPace(min(limits))
+            self.requests = RequestPace(rate)
             self.requests.rest_until(now)
             self.requests.take(now)
-        self.requests.set(min(limits), most=most)
+        # A server that takes no burst takes no two at once either.
+        self.requests.set(rate, most=None if learned is None else 1 + int(self._learned.burst / 5))
 
     def _retoken(self, now: float) -> None:
         told = self._tokens_told.limit

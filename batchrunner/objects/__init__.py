@@ -8,7 +8,7 @@ from __future__ import annotations
 from batchrunner.objects.address import below, is_address, name_of, parts_of, with_name
 from batchrunner.objects.copies import Copies, Copy
 from batchrunner.objects.folder import Entry, Folder, Moved, ObjectsError, Taken
-from batchrunner.objects.opening import RETRY_S, Stores
+from batchrunner.objects.opening import RETRY_S, STORE_VARIABLES, Stores
 from batchrunner.objects.state import run_directory, state_root
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Moved",
     "ObjectsError",
     "RETRY_S",
+    "STORE_VARIABLES",
     "Stores",
     "Taken",
     "below",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 RETRY_S, TIMEOUT_S, CONNECT_S = 60.0, 60.0, 10.0
 """How long a request is repeated that fails for no lasting reason, and how long one may take."""
 
-_VARIABLES = {
+STORE_VARIABLES = {
     "s3": (
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION",
         "AWS_ENDPOINT_URL",
@@ -89,7 +89,7 @@ class Stores:
         """What an --env-file says beyond the environment."""
         return {
             name: self._environ[name]
-            for name in _VARIABLES[scheme]
+            for name in STORE_VARIABLES[scheme]
             if self._environ.get(name) and name not in os.environ
         }
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from anyio import CancelScope
 
-from batchrunner.errors import BudgetReached
+from batchrunner.errors import BudgetReached, StoreError
 from batchrunner.limits.breaker import CANARY
 from batchrunner.runner.queues import Bell
 from batchrunner.worker import Trip
@@ -155,10 +155,15 @@ class Admission:
         lane = desk.channel.lane
         if not self._brakes.draining and lane.ended is None:
             with CancelScope() as desk.gate:
-                await lane.admit(trip.reserved.tokens)
-                if not self._others(desk):
+                alone = not self._others(desk)
+                try:
+                    await lane.admit(trip.reserved.tokens, rests=alone)
+                except StoreError as error:
+                    # What shares the allowance has failed: what is in flight is finished first.
+                    self._brakes.drain(error)
+                if alone:
                     await lane.rest()
-                if lane.ended is None and not lane.paused_s() and not self._brakes.held:
+                if lane.ended is None and not lane.paused_s() and not (self._brakes.held or self._brakes.draining):
                     lane.took(retry=trip.retry)
                     return True
         self.out -= 1

@@ -68,6 +68,8 @@ class LimitsSpec(_Section):
     tokens_per_minute: kinds.Rate | None = None
     concurrency: kinds.Concurrency = "auto"
     per: kinds.LanePer = "key"
+    lease: kinds.Text | None = None
+    """A file, relative to the job's `base`, by which processes of one host share the rates."""
 
 
 class RetrySpec(_Section):

@@ -41,7 +41,7 @@ def run_dir(
     if simulate:
         run = run.simulated()
     if shard is not None:
-        run = run.below(f"shard-{shard.index}-of-{shard.count}")
+        run = run.below(shard.folder)
     return run.path if run.root is None else f"{run.root}{run.path.as_posix().strip('/')}"
 
 

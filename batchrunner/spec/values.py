@@ -47,6 +47,11 @@ class Shard:
     index: int
     count: int
 
+    @property
+    def folder(self) -> str:
+        """Its place in the directory of the whole run."""
+        return f"shard-{self.index}-of-{self.count}"
+
 
 def parse_shard(text: str, *, where: str = "--shard") -> Shard:
     """The shard from 'I/N'. Raises JobError."""

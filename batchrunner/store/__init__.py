@@ -19,7 +19,7 @@ from batchrunner.store.merging import merge_shards
 from batchrunner.store.mirror import Mirror
 from batchrunner.store.opening import open_run
 from batchrunner.store.patience import Patience
-from batchrunner.store.places import doubts, lock_path
+from batchrunner.store.places import doubts, lock_path, unsure_file_system
 from batchrunner.store.results import (
     RESULTS,
     build_results,
@@ -80,6 +80,7 @@ __all__ = [
     "tell_all",
     "results_match",
     "totals",
+    "unsure_file_system",
     "view_run",
     "write_manifest",
 ]

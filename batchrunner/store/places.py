@@ -79,6 +79,12 @@ def doubts(directory: Path) -> str | None:
     return None
 
 
+def unsure_file_system(path: Path) -> str | None:
+    """The type of the file system below `path` where its locks may not hold, else None."""
+    kind = _file_system(path)
+    return kind if _UNSURE.fullmatch(kind) else None
+
+
 def _file_system(path: Path) -> str:
     """The type of the file system below `path`, as Linux names it; empty where that is not known."""
     where, kind, longest = path.resolve(), "", -1

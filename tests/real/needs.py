@@ -77,3 +77,17 @@ def prometheus(name: str) -> str:
     if found is None:
         lacking(name, "apt-get install prometheus prometheus-node-exporter")
     return found
+
+
+def kubernetes_models() -> Path:
+    """The folder of node packages that has the schemas of Kubernetes."""
+    if shutil.which("node") is None or not (ROOT / ".node" / "node_modules" / "kubernetes-models").exists():
+        lacking("kubernetes-models", "npm install --prefix .node kubernetes-models")
+    return ROOT / ".node"
+
+
+def systemd_analyze() -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        lacking("systemd-analyze", "apt-get install systemd")
+    return found

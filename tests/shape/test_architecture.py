@@ -55,6 +55,7 @@ HOMES = {
     "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry"},
     "requests": {"telemetry"},
+    "ray": {"engines"},
     "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
