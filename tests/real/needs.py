@@ -55,3 +55,8 @@ def airflow() -> Path:
     if not (local / "airflow").exists():
         lacking("airflow", "python3 -m venv .airflow && .airflow/bin/pip install apache-airflow==3.3.2")
     return local
+
+
+def ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        lacking("ray", "pip install 'batchrunner[ray]'")
