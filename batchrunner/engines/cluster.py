@@ -17,7 +17,7 @@ from batchrunner.errors import JobError
 
 try:
     import ray
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError
+    from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayActorError, RayError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
     raise JobError("--engine ray: the package ray is missing; pip install 'batchrunner[ray]'") from error
@@ -154,5 +154,7 @@ def read(answer: Any) -> Any:
     """What was answered. Raises Lost."""
     try:
         return ray.get(answer, timeout=LAST_LOOK_S)
-    except (RayActorError, GetTimeoutError) as error:
+    except (ActorUnavailableError, GetTimeoutError) as error:
+        raise Lost("it does not answer") from error
+    except RayActorError as error:
         raise Lost(str(error).strip().splitlines()[0]) from error

@@ -62,7 +62,7 @@ class Driver:
         self._environ = environ
         self._began_at, self._began = time.monotonic(), False
         self._heard, self._drained = 0, 0
-        self._said: dict[str, None] = {}
+        self._said: dict[str, bool] = {}
         self._posts: list[Post] = []
 
     def run(self, workers: int) -> dict[str, Any]:
@@ -77,6 +77,7 @@ class Driver:
                     self._send(post)
                 self._watch()
         finally:
+            self._say_the_rest()
             self.display.ended()
             for post in self._posts:
                 cluster.dismiss(post.actor)
@@ -149,9 +150,15 @@ class Driver:
             post.lines += len(look.lines)
 
     def _say(self, line: str) -> None:
-        """What several shards say alike is said once."""
+        """What several shards say alike is said once; nothing before the first line of them all."""
         if line not in self._said:
-            self._said[line] = None
+            self._said[line] = self._began
+            if self._began:
+                self.display.say(line)
+
+    def _say_the_rest(self) -> None:
+        for line in [line for line, is_out in self._said.items() if not is_out]:
+            self._said[line] = True
             self.display.say(line)
 
     def _begin(self) -> None:
@@ -164,6 +171,7 @@ class Driver:
         line = f"resuming {where}: {settled:,} of {total:,} settled" if settled else f"new run {where}"
         whole = {"run": where, "settled": settled, "total": total, "workers": len(self._posts)}
         self.display.began(f"{line}, {len(self._posts)} workers", whole)
+        self._say_the_rest()
 
     def progress(self) -> Progress:
         known = [post.look.progress for post in self._posts if post.look.progress is not None]

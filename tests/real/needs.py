@@ -91,3 +91,8 @@ def systemd_analyze() -> str:
     if found is None:
         lacking("systemd-analyze", "apt-get install systemd")
     return found
+
+
+def ray() -> None:
+    if importlib.util.find_spec("ray") is None:
+        lacking("ray", "pip install 'batchrunner[ray]'")

@@ -100,3 +100,15 @@ def test_one_that_raised_where_nothing_can_be_raised_is_told_to_the_run():
             send(signal.SIGTERM)
         with signals.listening(lambda: told.append(len(signals.heard))):
             assert told == [1]
+
+
+def test_a_signal_that_another_process_heard_counts_like_ours():
+    told, signals = [], Signals()
+    signals.receive(signal.SIGTERM)
+
+    with signals.listening(lambda: told.append(1)):
+        assert len(told) == 1  # The one that came before.
+        signals.receive(signal.SIGINT)
+
+    signals.receive(signal.SIGINT)
+    assert (len(told), signals.heard) == (2, [signal.SIGTERM, signal.SIGINT, signal.SIGINT])
