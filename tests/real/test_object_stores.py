@@ -15,7 +15,7 @@ from crash.moments import Moment
 from driving import batchrunner, finish, prompts, run_words, start, write_rows
 from real import needs
 
-needs.package("obstore", "pip install 'batchrunner[cloud]'")
+needs.to_be_collected("obstore", "pip install 'batchrunner[cloud]'")
 
 from real.buckets import Bucket, azure, meddled, s3, s3_at  # noqa: E402 (only with obstore)
 
