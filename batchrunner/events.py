@@ -187,7 +187,12 @@ class Tally:
     @property
     def done(self) -> int:
         """Items that need nothing more from this invocation."""
-        return min(self.total, self.before.succeeded + self.before.rejected + self.now.settled)
+        return min(self.total, self.settled_before + self.now.settled)
+
+    @property
+    def settled_before(self) -> int:
+        """Items that needed nothing from this invocation."""
+        return self.before.succeeded + self.before.rejected
 
     @property
     def seconds(self) -> float:

@@ -56,9 +56,24 @@ class Call(Protocol):
         """Make one attempt, over at the monotonic instant `deadline`. Raises RequestError."""
 
 
-def build_stack(wire: Wire, provider: Provider, *, max_wait_s: float, redact: Callable[[str], str] = str) -> Call:
+class Hears(Protocol):
+    """Told of every attempt that ended by itself. Returns at once, raises nothing."""
+
+    def answered(self, request: Request, completion: Completion, *, item_id: str, seconds: float) -> None: ...
+    def failed(self, request: Request, error: RequestError, *, item_id: str, seconds: float) -> None: ...
+
+
+def build_stack(
+    wire: Wire,
+    provider: Provider,
+    *,
+    max_wait_s: float,
+    redact: Callable[[str], str] = str,
+    hears: Hears | None = None,
+) -> Call:
     """Retries are no layer here: an item that waits goes back to its lane's backlog and holds nothing."""
-    return limited(redacted(signed(endpoint(wire, provider, max_wait_s=max_wait_s)), redact))
+    call = limited(redacted(signed(endpoint(wire, provider, max_wait_s=max_wait_s)), redact))
+    return call if hears is None else told(call, hears)
 
 
 class Send(Protocol):
@@ -130,6 +145,22 @@ def limited(inner: Call) -> Call:
             raise
         finally:
             lane.in_flight -= 1
+        return answer
+
+    return call
+
+
+def told(inner: Call, hears: Hears) -> Call:
+    """Tell how each attempt went."""
+
+    async def call(channel: Channel, request: Request, *, item_id: str, deadline: float) -> Answer:
+        began_at = monotonic()
+        try:
+            answer = await inner(channel, request, item_id=item_id, deadline=deadline)
+        except RequestError as error:
+            hears.failed(request, error, item_id=item_id, seconds=monotonic() - began_at)
+            raise
+        hears.answered(request, answer.completion, item_id=item_id, seconds=monotonic() - began_at)
         return answer
 
     return call

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,76 +19,131 @@ from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
 from batchrunner.assemble.table import publish_results
-from batchrunner.credentials import Redactor
+from batchrunner.credentials import Redactor, Secret
 from batchrunner.errors import StoreError
 from batchrunner.events import Counts, Tally
 from batchrunner.limits import Budget, Estimator
 from batchrunner.runner import Sessions
+from batchrunner.spec import metrics_file
 from batchrunner.store import RESULTS, Patience, begun, check_target, totals, view_run
-from batchrunner.telemetry import run_log
+from batchrunner.telemetry import About, MetricsFile, exporting, run_log
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchrunner.assemble.invocation import Invocation, Redo
     from batchrunner.assemble.prepare import Prepared, Ready
     from batchrunner.events import Display
     from batchrunner.records import Outcome
+    from batchrunner.spec import JobSpec
     from batchrunner.store import Ledger, Run, Totals
-    from batchrunner.telemetry import Emit
+    from batchrunner.telemetry import Attempts, Emit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Voices:
+    """Through whom an invocation tells how it goes."""
+
+    display: Display
+    emit: Emit
+    redactor: Redactor
+    attempts: Attempts | None
+
+    def warn(self, event: str, trouble: str) -> None:
+        """Say what does not work beside the run, and log it."""
+        self.display.say(self.redactor(trouble))
+        self.emit(event, error=trouble)
 
 
 def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Display) -> dict[str, Any]:
     """The invocation once the run is ours."""
     ready = prepared.ready
-    grants = [credential.grant for credential in ready.credentials]
-    redactor = Redactor(credential.key for credential in ready.credentials)
-    redactor.learn(*(secret for grant in grants if grant is not None for secret in grant.secrets))
     with ExitStack() as stack:
-        emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor, tell=display.say))
+        voices = _voices(run, ready, display, stack)
         check_target(run.directory / RESULTS, run_id=run.run_id, overwrite=invocation.overwrite)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
         spent = run.spent()
         selection = _selection(prepared, invocation)
         before = _items(run.ledger, prepared, selection, spent)
         settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
-        chronicle = Chronicle(run=run, job=ready.job, call=dict(invocation.call), selection=selection, spent=spent)
+        chronicle = Chronicle(
+            run=run,
+            job=ready.job,
+            call=dict(invocation.call),
+            selection=selection,
+            spent=spent,
+            told=_metrics(ready.job, invocation, voices),
+        )
         _announce(display, run, before, settled, chronicle, ready)
         stack.callback(display.ended)
-        emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
-        skip = _skip(run.ledger, prepared, selection, invocation.redo)
-        # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
-        wanted = before.total - settled if invocation.redo is None else skip[: selection.stop].count(0)
-        execution = Execution(
-            prepared=prepared,
-            run=run,
-            feed=InputFeed(prepared.ready.source, selection, skip=skip, wanted=wanted),
-            sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
-            begun=begun(run.view()) if prepared.asker.has_turns else {},
-            channels=_channels(prepared, selection, redactor, invocation),
-            tally=Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic),
-            manner=Manner(
-                grace_s=invocation.grace_s,
-                patient=invocation.patient,
-                disk_wait_s=invocation.disk_wait_s,
-                simulate=invocation.simulate,
-            ),
-            signals=invocation.signals,
-            display=display,
-            emit=emit,
-            redactor=redactor,
-            heartbeat=chronicle.beat,
-            budget=_budget(ready, selection, spent),
-            estimator=_estimator(spent),
-            resend=_resend(prepared, invocation.redo),
-            sent_changes=invocation.redo.changes or None if invocation.redo else None,
-        )
-        execution.tally.listen(lambda outcome: _log_failure(emit, outcome))
+        voices.emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
+        tally = Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic)
+        tally.listen(lambda outcome: _log_failure(voices.emit, outcome))
+        execution = _execution(chronicle, prepared, invocation, tally, voices)
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
-        with _bugs_logged(emit):
+        with _bugs_logged(voices.emit):
             if cause is None:
                 cause = anyio.run(execution, backend_options={"use_uvloop": True})
-            return _conclude(execution, cause, invocation, selection, chronicle, settled)
+            found = _conclude(execution, cause, invocation, selection, chronicle, settled)
+        if voices.attempts is not None:
+            voices.attempts.concluded(found)
+        return found
+
+
+def _voices(run: Run, ready: Ready, display: Display, stack: ExitStack) -> Voices:
+    """Open until `stack` closes: the log for longest, since the others may yet have something to say."""
+    grants = [credential.grant for credential in ready.credentials]
+    redactor = Redactor(credential.key for credential in ready.credentials)
+    redactor.learn(*(secret for grant in grants if grant is not None for secret in grant.secrets))
+    emit = stack.enter_context(run_log(run.directory / "log.jsonl", redact=redactor, tell=display.say))
+    voices = Voices(display=display, emit=emit, redactor=redactor, attempts=None)
+    if ready.collector is None:
+        return voices
+    redactor.learn(*map(Secret, ready.collector.secrets))
+    about = About(
+        name=ready.job.name,
+        run=run.place,
+        provider=ready.provider.name,
+        base_url=ready.endpoint.base_url,
+        labels=ready.job.labels,
+        sample=ready.job.telemetry.sample,
+    )
+    exported = exporting(ready.collector, about, tell=lambda trouble: voices.warn("telemetry_failed", trouble))
+    return replace(voices, attempts=stack.enter_context(exported))
+
+
+def _execution(
+    chronicle: Chronicle, prepared: Prepared, invocation: Invocation, tally: Tally, voices: Voices
+) -> Execution:
+    run, ready, selection = chronicle.run, prepared.ready, chronicle.selection
+    skip = _skip(run.ledger, prepared, selection, invocation.redo)
+    # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
+    wanted = tally.total - tally.settled_before if invocation.redo is None else skip[: selection.stop].count(0)
+    return Execution(
+        prepared=prepared,
+        run=run,
+        feed=InputFeed(ready.source, selection, skip=skip, wanted=wanted),
+        sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
+        begun=begun(run.view()) if prepared.asker.has_turns else {},
+        channels=_channels(prepared, selection, voices.redactor, invocation),
+        tally=tally,
+        manner=Manner(
+            grace_s=invocation.grace_s,
+            patient=invocation.patient,
+            disk_wait_s=invocation.disk_wait_s,
+            simulate=invocation.simulate,
+        ),
+        signals=invocation.signals,
+        display=voices.display,
+        emit=voices.emit,
+        redactor=voices.redactor,
+        heartbeat=chronicle.beat,
+        budget=_budget(ready, selection, chronicle.spent),
+        estimator=_estimator(chronicle.spent),
+        attempts=voices.attempts,
+        resend=_resend(prepared, invocation.redo),
+        sent_changes=invocation.redo.changes or None if invocation.redo else None,
+    )
 
 
 @contextmanager
@@ -98,6 +154,14 @@ def _bugs_logged(emit: Emit) -> Iterator[None]:
     except Exception:
         emit("bug_met", traceback=traceback.format_exc())
         raise
+
+
+def _metrics(job: JobSpec, invocation: Invocation, voices: Voices) -> Callable[[Mapping[str, Any]], None]:
+    """Puts a manifest where the job wants its metrics, if anywhere."""
+    path = metrics_file(job, invocation.shard)
+    if path is None:
+        return lambda _: None
+    return MetricsFile(path, tell=lambda trouble: voices.warn("metrics_not_written", trouble)).write
 
 
 def _selection(prepared: Prepared, invocation: Invocation) -> Selection:
@@ -201,7 +265,7 @@ def _announce(display: Display, run: Run, items: Items, settled: int, chronicle:
 def _log_failure(emit: Emit, outcome: Outcome) -> None:
     if outcome.status != "succeeded":
         emit(
-            f"item_{outcome.status}",
+            "item_rejected" if outcome.status == "rejected" else "item_exhausted",
             item_id=outcome.item_id,
             row=outcome.row,
             error_type=outcome.error_type,

@@ -147,6 +147,7 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
             "cost_usd": tally.now.cost_usd,
             "seconds": round(tally.seconds, 3),
             "possibly_billed": tally.now.possibly_billed + left,
+            **spent_now(tally),
         },
         "prompt_tokens": (totals.prompt_tokens or 0) + (totals.failed_prompt_tokens or 0),
         "completion_tokens": (totals.completion_tokens or 0) + (totals.failed_completion_tokens or 0),
@@ -156,11 +157,22 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
         "failed_by_type": failures(totals),
         "labels": dict(told.job.labels),
         "max_cost_usd": told.job.budget.max_cost_usd,
+        "throttled": told.throttled,
+        "limit_per_minute": told.limit_per_minute,
         "pace": _pace(told),
         "latency": _latency(tally),
         "slowest": tally.slowest.facts(),
         "lanes": told.lanes,
         "commands": ready,
+    }
+
+
+def spent_now(tally: Tally) -> dict[str, Any]:
+    """What this invocation alone used, and how its items failed."""
+    return {
+        "prompt_tokens": tally.now.prompt_tokens,
+        "completion_tokens": tally.now.completion_tokens,
+        "failed_by_type": {kind: failure.count for kind, failure in tally.failed_by_type().items()},
     }
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from batchrunner.signals import Signals
     from batchrunner.spec import TimeoutsSpec
     from batchrunner.store import Run
-    from batchrunner.telemetry import Emit
+    from batchrunner.telemetry import Attempts, Emit
     from batchrunner.worker import Asks
 
 HEARTBEAT_S = 2.0
@@ -83,6 +83,8 @@ class Execution:
     """Writes the manifest; called in a thread."""
     budget: Budget
     estimator: Estimator
+    attempts: Attempts | None = None
+    """Hears of every attempt."""
     resend: Asks | None = None
     sent_changes: str | None = None
     runner: Runner = field(init=False)
@@ -176,7 +178,9 @@ class Execution:
         worker = Worker(
             provider=ready.provider,
             asks=self.prepared.asker,
-            call=build_stack(wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor),
+            call=build_stack(
+                wire, ready.provider, max_wait_s=job.retry.max_wait_s, redact=self.redactor, hears=self.attempts
+            ),
             backoff=Backoff(attempts=job.retry.attempts),
             prices=ready.prices,
             estimator=self.estimator,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.assemble.carry_out import carry_out
-from batchrunner.assemble.places import copies_of, mirror_of, put_aside
+from batchrunner.assemble.places import copies_of, mirror_of, put_address_aside
 from batchrunner.assemble.prepare import Prepared, get_ready, prepare
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import JobError, RunError, RunLocked
@@ -79,7 +79,7 @@ def _begin_anew(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
     try:
         with open_run(invocation.directory, wait_s=invocation.wait_lock_s, mode=job.output.mode, mirror=mirror):
             if mirror:
-                put_aside(mirror, job.storage, environ)
+                put_address_aside(mirror, job.storage, environ)
             else:
                 put_directory_aside(invocation.directory)
     except RunLocked:

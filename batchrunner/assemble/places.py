@@ -57,7 +57,7 @@ def mirror_of(
     return Mirror(Stores(storage, environ, retry_s=wait_s).folder(place.address), place.directory)
 
 
-def put_aside(mirror: Mirror, storage: StorageSpec, environ: Mapping[str, str]) -> None:
+def put_address_aside(mirror: Mirror, storage: StorageSpec, environ: Mapping[str, str]) -> None:
     """`--fresh`: rename the run to ADDRESS.1, or the next number that is free. Raises RunError, StoreError."""
     stores, number = Stores(storage, environ), 1
     try:

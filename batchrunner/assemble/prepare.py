@@ -10,6 +10,7 @@ from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint, Usage
+from batchrunner.telemetry import check_metrics_file, find_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from batchrunner.providers.base import Provider
     from batchrunner.records import Item, Request
     from batchrunner.spec import JobSpec, Shard
+    from batchrunner.telemetry import Collector
     from batchrunner.templates import Asker
 
 T = TypeVar("T")
@@ -38,6 +40,8 @@ class Ready:
     source: sources.Input
     prices: Prices
     warnings: tuple[str, ...]
+    collector: Collector | None = None
+    """Who is told of every attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +135,16 @@ def get_ready(
     if provider:
         faults.of(lambda: _price_of_cap(job, prices))
         faults.of(lambda: _one_at_a_time(job, provider))
+    if job.telemetry.metrics_file is not None:
+        faults.of(check_metrics_file)
+    collector, lack = faults.of(lambda: find_collector(job.telemetry.otlp_endpoint, environ)) or (None, None)
     faults.stop()
     assert provider
     assert source
     assert endpoint
     assert keys is not None
     about_keys = () if simulate else provider.warnings(endpoint)
-    warnings = (*about_keys, *(warning for key in keys for warning in key.warnings))
+    warnings = (*about_keys, *(warning for key in keys for warning in key.warnings), *([lack] if lack else []))
     return Ready(
         job=job,
         provider=provider,
@@ -146,6 +153,7 @@ def get_ready(
         source=source,
         prices=prices,
         warnings=warnings,
+        collector=collector,
     )
 
 

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__
-from batchrunner.assemble.ending import failures
+from batchrunner.assemble.ending import failures, spent_now
 from batchrunner.assemble.pulse import pulse
 from batchrunner.errors import BudgetReached
 from batchrunner.store import doubts, lock_is_held, lock_path, read_manifest, totals, view_run, write_manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from batchrunner.assemble.selection import Selection
@@ -43,6 +43,8 @@ class Chronicle:
     selection: Selection
     spent: Totals
     """What the run had come to before this invocation."""
+    told: Callable[[Mapping[str, Any]], None] = lambda _: None
+    """Hears what is written, whatever becomes of it."""
     began_at: str = field(default_factory=_now)
     before: Mapping[str, Any] = field(init=False)
 
@@ -122,6 +124,7 @@ class Chronicle:
                     "cost_usd": tally.now.cost_usd,
                     "seconds": round(tally.seconds, 3),
                     "possibly_billed": now + tally.left_possibly_billed,
+                    **spent_now(tally),
                 },
                 "prompt_tokens": tally.now.prompt_tokens,
                 "completion_tokens": tally.now.completion_tokens,
@@ -182,6 +185,7 @@ class Chronicle:
             },
             "history": self.before.get("history") or [] if history is None else history,
         }
+        self.told(manifest)
         write_manifest(self.path, manifest, self.job.output.mode)
         if self.run.mirror and state != "running":
             self.run.mirror.put_manifest()
@@ -191,6 +195,8 @@ def _pace(progress: Progress) -> dict[str, Any]:
     """How quickly it goes, and what holds it up."""
     return {
         "per_minute": round(progress.per_minute, 1),
+        "limit_per_minute": progress.limit_per_minute,
+        "throttled": progress.throttled,
         "in_flight": progress.in_flight,
         "most_in_flight": progress.most_in_flight,
         "slots": progress.slots,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from batchrunner import __version__
+from batchrunner.cli.notice import Notice, say
 from batchrunner.errors import BatchrunnerError, StoreError
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ COMMANDS = (
     "providers",
     "init",
 )
-HELPS = (11, 14, 15, 16, 129, 130, 143)
-"""Exit codes after which the same command gets further."""
 
 
 class Lazy(click.Group):
@@ -94,26 +93,27 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     _fill_standard_streams()
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 (closed by whoever started us; kept to the end)
+    notice = Notice(words=words)
     try:
-        code = group.main(args=words, prog_name="batchrunner", standalone_mode=False)
+        code = group.main(args=words, prog_name="batchrunner", standalone_mode=False, obj=notice)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.Abort:
         code = 130
     except KeyboardInterrupt:
-        _say("interrupted before anything was sent")
-        code = 130
+        say("interrupted before anything was sent")
+        code = notice.fatal(130, "interrupted before anything was sent")
     except click.ClickException as error:
         with contextlib.suppress(OSError):
             error.show()
-        code = _fatal(words, 2, error.format_message())
+        code = notice.fatal(2, error.format_message())
     except BatchrunnerError as error:
-        _say(str(error))
-        code = _fatal(words, error.exit_code, str(error))
+        say(str(error))
+        code = notice.fatal(error.exit_code, str(error))
     except Exception as error:
         _say_bug(traceback.format_exc())
-        _say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
-        code = _fatal(words, 1, _masked(f"{type(error).__name__}: {error}"))
+        say(f"this is a bug in batchrunner {__version__}: please report it with the lines above")
+        code = notice.fatal(1, _masked(f"{type(error).__name__}: {error}"))
     _leave(int(code or 0))
 
 
@@ -127,14 +127,6 @@ def _fill_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
 
 
-def _say(text: str) -> None:
-    from batchrunner.console.text import clean
-
-    for line in text.splitlines():
-        with contextlib.suppress(OSError, ValueError):
-            click.echo(f"batchrunner: {clean(line)}", err=True)
-
-
 def _say_bug(told: str) -> None:
     from batchrunner.console.text import clean
 
@@ -146,16 +138,6 @@ def _masked(text: str) -> str:
     """`text` without the keys that were looked up, if any were."""
     credentials = sys.modules.get("batchrunner.credentials")
     return credentials.without_secrets(text) if credentials is not None else text
-
-
-def _fatal(words: list[str], code: int, reason: str) -> int:
-    """With --json, a run that never began still ends with one object on stdout."""
-    if "--json" in words and words[:1] in (["run"], ["redo"], ["merge"]):
-        import json
-
-        with contextlib.suppress(OSError):
-            click.echo(json.dumps({"type": "fatal", "exit": code, "reason": reason, "retryable": code in HELPS}))
-    return code
 
 
 def _leave(code: int) -> NoReturn:

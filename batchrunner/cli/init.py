@@ -40,6 +40,15 @@ agent_id = 8794
 
 [output]
 # dir = "runs/{name}"            # default: runs/{name} beside this file
+
+[storage]
+# endpoint = "https://minio.example.com"         # where input or output is on an object store of one's own
+# profile = "nightly"                            # of ~/.aws
+
+[telemetry]
+# notify = "sh notify.sh"        # gets the summary of every invocation on its standard input
+# metrics_file = "{name}.prom"   # for Prometheus's textfile collector
+# otlp_endpoint = "http://127.0.0.1:4318"        # an OpenTelemetry collector
 """
 
 

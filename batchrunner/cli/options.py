@@ -70,9 +70,12 @@ _KEYS = {
     "max_cost": ("--max-cost", "budget.max_cost_usd"),
     "max_tokens_total": ("--max-tokens-total", "budget.max_tokens_total"),
     "deadline": ("--deadline", "budget.deadline"),
+    "notify": ("--notify", "telemetry.notify"),
+    "metrics_file": ("--metrics-file", "telemetry.metrics_file"),
 }
-_PATHS = {"lease"}
 _NUMBERS = {"rpm", "tpm", "concurrency", "max_cost", "max_tokens_total"}
+_PATHS = {"lease", "metrics_file"}
+"""On the command line relative to the working directory, in a job to the job."""
 
 
 def job_options(command: F) -> F:
@@ -104,9 +107,7 @@ def load_job(target: str, given: Mapping[str, Any], *, changes: Mapping[str, Any
     for name, (flag, key) in _KEYS.items():
         text = given.get(name)
         if text is not None:
-            value = spec.read_value(text) if name in _NUMBERS else text
-            if name in _PATHS:
-                value = str(Path(text).absolute())  # What a job says is relative to its file.
+            value = spec.read_value(text) if name in _NUMBERS else str(Path.cwd() / text) if name in _PATHS else text
             overrides.pop(key, None)
             overrides[key] = spec.Flag(name=flag, value=value)
     overrides |= changes or {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from batchrunner.cli.options import EXIT_STATUS
+
+if TYPE_CHECKING:
+    from batchrunner.cli.notice import Notice
 
 
 @click.command("redo", short_help="Buy the matching items again.", epilog=EXIT_STATUS)
@@ -25,7 +28,9 @@ from batchrunner.cli.options import EXIT_STATUS
 @click.option("--json", "as_json", is_flag=True, help="Events and the summary as JSON lines on stdout.")
 @click.option("--quiet", is_flag=True, help="No progress and no summary.")
 @click.option("--progress-every", metavar="TIME", default="30s", show_default=True, help="Between progress lines.")
-def command(run: str, where: str, changes: tuple[str, ...], **given: Any) -> int:
+@click.option("--notify", metavar="COMMAND", envvar="BATCHRUNNER_NOTIFY", help="Gets the summary on its stdin.")
+@click.pass_obj
+def command(notice: Notice, /, run: str, where: str, changes: tuple[str, ...], **given: Any) -> int:
     """Send the items of RUN again for which EXPR is true, settled or not.
 
     RUN is a run directory or its job file. What --set changes is noted in the column sent_changes and
@@ -38,11 +43,10 @@ def command(run: str, where: str, changes: tuple[str, ...], **given: Any) -> int
       batchrunner redo jobs/eval.toml --where "error_type = 'content_filter'" --set request.model=gpt-4o
     """
     from batchrunner.cli.memory import collect_seldom, keep_small
-    from batchrunner.signals import Signals
 
-    signals = Signals().install()
+    notice.signals.install()
     keep_small()
     from batchrunner.cli.redoing import redo
 
     collect_seldom()
-    return redo(run, where, changes, given, signals)
+    return redo(run, where, changes, given, notice)

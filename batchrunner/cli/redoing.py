@@ -16,8 +16,8 @@ from batchrunner.report import matching
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from batchrunner.cli.notice import Notice
     from batchrunner.cli.targets import Found
-    from batchrunner.signals import Signals
 
 SENT = "request."
 NOT_AGAIN = (
@@ -26,7 +26,7 @@ NOT_AGAIN = (
 """Options of the run's last call that a redo does not take over."""
 
 
-def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any], signals: Signals) -> int:
+def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any], notice: Notice) -> int:
     """Buy again the items of TARGET for which `where` is true. Returns the exit code."""
     found = find_place(target, given)
     call_target, options = _call(target, found, given)
@@ -45,7 +45,7 @@ def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, 
         job,
         call_target,
         options,
-        signals,
+        notice,
         redo=Redo(ids=frozenset(ids), changed=changed_job, changes=", ".join(sorted(changed))),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,6 +14,10 @@ def _free_code(context: click.Context, parameter: click.Parameter, code: int | N
     if code in OWN_CODES:
         raise click.BadParameter(f"{code} has a meaning already; choose one that --help does not list, such as 99")
     return code
+
+
+if TYPE_CHECKING:
+    from batchrunner.cli.notice import Notice
 
 
 @click.command("run", short_help="Start or resume a job.", epilog=EXIT_STATUS)
@@ -69,7 +73,12 @@ def _free_code(context: click.Context, parameter: click.Parameter, code: int | N
     envvar="BATCHRUNNER_PROGRESS_EVERY",
     help="Between two progress lines where there is no terminal.",
 )
-def command(target: str, **given: Any) -> int:
+@click.option(
+    "--metrics-file", metavar="FILE", envvar="BATCHRUNNER_METRICS_FILE", help="For Prometheus's textfile collector."
+)
+@click.option("--notify", metavar="COMMAND", envvar="BATCHRUNNER_NOTIFY", help="Gets the summary on its stdin.")
+@click.pass_obj
+def command(notice: Notice, /, target: str, **given: Any) -> int:
     """Start JOB, or resume it: the same command line again buys only what is missing.
 
     JOB is a .toml job file; ROWS a .jsonl, .parquet or .csv file whose every row is a request, or -
@@ -83,11 +92,10 @@ def command(target: str, **given: Any) -> int:
       batchrunner run jobs/nightly.toml --param ds=2026-11-20 --deadline 6h --max-failed 1%
     """
     from batchrunner.cli.memory import collect_seldom, keep_small
-    from batchrunner.signals import Signals
 
-    signals = Signals().install()
+    notice.signals.install()
     keep_small()
     from batchrunner.cli.running import run_job
 
     collect_seldom()
-    return run_job(target, given, signals)
+    return run_job(target, given, notice)

@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from batchrunner import spec
-from batchrunner.assemble import Invocation, fatal, invoke
+from batchrunner.assemble import Invocation, invoke
 from batchrunner.cli import plan
 from batchrunner.cli.options import Asked, load_job, place_of
 from batchrunner.console import display_for, summary_lines
-from batchrunner.console.text import clean
-from batchrunner.errors import BatchrunnerError
+from batchrunner.errors import JobError
+from batchrunner.telemetry import MetricsFile, check_metrics_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.assemble import Redo
+    from batchrunner.cli.notice import Notice
     from batchrunner.events import Display
-    from batchrunner.signals import Signals
     from batchrunner.spec import JobSpec
 
 ONCE = ("--fresh", "--accept-change", "--salvage")
 """Said once: not part of the command that goes on."""
+NOT_KEPT = ("notify",)
+"""Told to each call anew: it may hold an address with a token in it, and the manifest has many readers."""
 NOT_WITH_WORKERS = {
     "shard": "each worker has one",
     "limit": "it would count for each of them",
@@ -38,21 +40,21 @@ NOT_WITH_WORKERS = {
 }
 
 
-def run_job(target: str, given: Mapping[str, Any], signals: Signals) -> int:
+def run_job(target: str, given: Mapping[str, Any], notice: Notice) -> int:
     """Run TARGET by the given options. Returns the exit code, having printed the last line."""
-    return run_asked(load_job(target, given), target, given, signals)
+    return run_asked(load_job(target, given), target, given, notice)
 
 
-def run_asked(
-    asked: Asked, target: str, given: Mapping[str, Any], signals: Signals, *, redo: Redo | None = None
-) -> int:
+def run_asked(asked: Asked, target: str, given: Mapping[str, Any], notice: Notice, *, redo: Redo | None = None) -> int:
     """The same for a job that is loaded already."""
     as_json, quiet = bool(given.get("as_json")), bool(given.get("quiet"))
+    notice.command = asked.job.telemetry.notify
+    shard = spec.parse_shard(given["shard"]) if given.get("shard") else None
     place = place_of(asked, given)
     invocation = Invocation(
         directory=place.directory,
         address=place.address,
-        shard=spec.parse_shard(given["shard"]) if given.get("shard") else None,
+        shard=shard,
         limit=given.get("limit"),
         max_failed=spec.parse_max_failed(given.get("max_failed") or "0"),
         skip_exit_code=given.get("skip_exit_code"),
@@ -72,20 +74,26 @@ def run_asked(
         command=_command(target),
         ways_out=_ways_out(target, given),
         call={"target": _from_anywhere(target), "given": _kept(given), "command": _command(target)},
-        signals=signals,
+        signals=notice.signals,
     )
     every_s = max(1.0, _seconds("--progress-every", given.get("progress_every") or "30s"))
     display = display_for(as_json=as_json, quiet=quiet, every_s=every_s)
-    try:
-        carry_out = _engine(given)
-        summary = carry_out(asked.job, invocation, display=display, environ=asked.environ)
-    except BatchrunnerError as error:
-        if not as_json:
-            raise
-        click.echo(clean(f"batchrunner: {error}", keep_lines=True), err=True)
-        summary = fatal(error, asked.job, str(place), invocation.command)
-    conclude(summary, as_json=as_json, quiet=quiet)
+    notice.about = {"name": asked.job.name, "run": str(place), "results": None}
+    notice.again = invocation.command
+    notice.metrics = _metrics(asked.job, shard)
+    carry_out = _engine(given)
+    summary = carry_out(asked.job, invocation, display=display, environ=asked.environ)
+    conclude(summary, notice, as_json=as_json, quiet=quiet)
     return int(summary["exit"])
+
+
+def _metrics(job: spec.JobSpec, shard: spec.Shard | None) -> MetricsFile | None:
+    """For an invocation that fails before it has metrics of its own."""
+    path = spec.metrics_file(job, shard)
+    with contextlib.suppress(JobError):
+        check_metrics_file()
+        return None if path is None else MetricsFile(path)
+    return None
 
 
 class Engine(Protocol):
@@ -112,13 +120,14 @@ def _engine(given: Mapping[str, Any]) -> Engine:
     return partial(ray.run, crew=ray.Crew(workers=given["workers"], address=given.get("ray_address")))
 
 
-def conclude(summary: Mapping[str, Any], *, as_json: bool, quiet: bool) -> None:
-    """The summary for people on stderr, then the machine's last line on stdout."""
+def conclude(summary: Mapping[str, Any], notice: Notice, *, as_json: bool, quiet: bool) -> None:
+    """The summary for people on stderr, --notify, then the machine's last line on stdout."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if not quiet and not as_json:
             for line in summary_lines(summary):
                 click.echo(line, err=True)
             sys.stderr.flush()
+    notice.send(summary)
     last = json.dumps(summary, ensure_ascii=False) if as_json else summary["results"] or summary["run"]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         print(last, flush=True)
@@ -136,8 +145,9 @@ def _stderr_is_terminal() -> bool:
 
 def _kept(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a call as a later redo, from wherever it is called, takes them up."""
-    places = ("out", "runs_dir", "env_file", "state_dir", "lease")
-    return {name: _from_anywhere(value) if name in places else value for name, value in given.items() if value}
+    places = ("out", "runs_dir", "env_file", "state_dir", "metrics_file", "lease")
+    said = {name: value for name, value in given.items() if value and name not in NOT_KEPT}
+    return {name: _from_anywhere(value) if name in places else value for name, value in said.items()}
 
 
 def _from_anywhere(path: str) -> str:

@@ -114,4 +114,7 @@ def _checked(directory: Path) -> Path:
         return directory
     simulated = directory.with_name(f"{directory.name}.simulated")
     hint = f"; did you mean {simulated}?" if (simulated / "commits").is_dir() else ""
+    shard = min(directory.glob("shard-*-of-*/commits"), default=None)
+    if shard is not None:
+        hint = f", but those of shards; give one of them, such as {shard.parent}"
     raise RunError(f"{directory}: no run there{hint}")

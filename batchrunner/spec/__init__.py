@@ -14,10 +14,11 @@ from batchrunner.spec.model import (
     ProviderSpec,
     RetrySpec,
     StorageSpec,
+    TelemetrySpec,
     TimeoutsSpec,
 )
 from batchrunner.spec.overlay import ENVIRONMENT, Flag
-from batchrunner.spec.places import run_dir
+from batchrunner.spec.places import metrics_file, run_dir
 from batchrunner.spec.request import CHAT_FIELDS, QUESTIONS, ROW_FIELDS, has_question
 from batchrunner.spec.values import (
     KEY_REFERENCE,
@@ -46,6 +47,7 @@ __all__ = [
     "LimitsSpec",
     "load",
     "MaxFailed",
+    "metrics_file",
     "NO_FAILURES",
     "OAuth2Spec",
     "OutputSpec",
@@ -62,5 +64,6 @@ __all__ = [
     "run_dir",
     "Shard",
     "StorageSpec",
+    "TelemetrySpec",
     "TimeoutsSpec",
 ]

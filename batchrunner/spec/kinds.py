@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -103,6 +104,18 @@ def _text(value: Any, *, what: str = "text") -> str:
     return value
 
 
+def _command(value: Any) -> str:
+    """A command line that is run without a shell. What was given is not shown: it may hold a token."""
+    what = "a command such as 'mail -s done me@example.com', its quotes in pairs; it is run without a shell"
+    try:
+        text = _text(value, what=what)
+        if shlex.split(text):
+            return text
+    except (Unfit, ValueError):
+        pass
+    raise Unfit(f"expected {what}, got something else (not shown)")
+
+
 def _name(value: Any) -> str:
     """A name is one step of a path."""
     what = "a name without '/' and control characters, at most 120 characters long"
@@ -165,6 +178,21 @@ def _base_url(value: Any) -> str:
     if not isinstance(value, str) or not _is_url(value.strip(), ("http", "https"), userinfo=False):
         raise Unfit(expected("an address such as 'https://api.tess.im'", value))
     return value.strip()
+
+
+def _collector(value: Any) -> str:
+    if not isinstance(value, str) or not _is_url(value.strip(), ("http", "https"), userinfo=False):
+        raise Unfit(
+            "expected an address such as 'http://127.0.0.1:4318', got something else (not shown); what lets you in "
+            "belongs in the variable OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    return value.strip().rstrip("/")
+
+
+def _share(value: Any) -> float:
+    if not _is_number(value) or not 0 <= value <= 1:
+        raise Unfit(expected("a share from 0 to 1", value))
+    return float(value)
 
 
 def _proxy(value: Any) -> str:
@@ -232,6 +260,7 @@ def _token_url(value: Any) -> str:
 AUTH_METHODS = ("client_secret_basic", "client_secret_post")
 Name = Annotated[str, _kind(_name)]
 Text = Annotated[str, _kind(_text)]
+Command = Annotated[str, _kind(_command)]
 Label = Annotated[str, _kind(_label)]
 Switch = Annotated[bool, _kind(_switch)]
 Rate = Annotated[float | Literal["none"], _kind(_rate)]
@@ -246,6 +275,8 @@ Columns = Annotated[tuple[str, ...], _kind(partial(_texts, what="a list of colum
 Mode = Annotated[int, _kind(_mode)]
 Workspace = Annotated[str, _kind(_workspace)]
 BaseUrl = Annotated[str, _kind(_base_url)]
+Collector = Annotated[str, _kind(_collector)]
+Share = Annotated[float, _kind(_share)]
 Proxy = Annotated[str, _kind(_proxy)]
 Headers = Annotated[dict[str, str], _kind(_headers)]
 SecretReference = Annotated[str, _kind(_secret_reference)]

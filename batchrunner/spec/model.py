@@ -137,6 +137,19 @@ class StorageSpec(_Section):
     allow_http: kinds.Switch = False
 
 
+class TelemetrySpec(_Section):
+    """Who is told what happens, beside the run's own log."""
+
+    notify: kinds.Command | None = None
+    """Gets the summary of every invocation on its standard input."""
+    metrics_file: kinds.Text | None = None
+    """As written: relative to the job's `base`. For Prometheus's textfile collector."""
+    otlp_endpoint: kinds.Collector | None = None
+    """OTLP over HTTP, without `/v1/...`. None: what the standard variables say, if anything."""
+    sample: kinds.Share = 0.01
+    """Of the attempts that came through: so many get a span. Those that failed all do."""
+
+
 class Document(_Section):
     """A job file as TOML has it. `params` and `request` are checked on their own."""
 
@@ -152,6 +165,7 @@ class Document(_Section):
     prices: dict[str, Price] = {}
     output: OutputSpec = OutputSpec()
     storage: StorageSpec = StorageSpec()
+    telemetry: TelemetrySpec = TelemetrySpec()
     labels: dict[str, kinds.Label] = {}
 
 
@@ -180,6 +194,7 @@ class JobSpec:
     prices: Mapping[str, Price] = field(default_factory=dict)
     output: OutputSpec = field(default_factory=OutputSpec)
     storage: StorageSpec = field(default_factory=StorageSpec)
+    telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     labels: Mapping[str, str] = field(default_factory=dict)
     runs_dir: str | None = None
     """From BATCHRUNNER_RUNS_DIR, relative to the working directory."""

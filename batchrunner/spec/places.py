@@ -106,3 +106,11 @@ def _short(step: str) -> str:
     if len(step) <= 200:
         return step
     return f"{step[:160]}-{hashlib.sha256(step.encode()).hexdigest()[:16]}"
+
+
+def metrics_file(job: JobSpec, shard: Shard | None = None) -> Path | None:
+    """Where the job wants its metrics, if anywhere; each shard has a file of its own: `NAME-shard-I-of-N.prom`."""
+    if job.telemetry.metrics_file is None:
+        return None
+    path = _at(job.base, job.telemetry.metrics_file).path
+    return path if shard is None else path.with_stem(f"{path.stem}-shard-{shard.index}-of-{shard.count}")

@@ -78,10 +78,19 @@ def _told(path: Path) -> str | None:
 
 
 class Claim:
-    """The lock of the run below a folder. Once it is held a thread renews it; `check` raises when it may be lost."""
+    """The lock of the run below a folder. Once it is held a thread renews it; `check` raises when it may be lost.
 
-    def __init__(self, folder: Folder, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._folder, self._clock, self._owner = folder, clock, ""
+    `renewed` is called in that thread each time that went well; an ObjectsError of it is passed over.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        *,
+        renewed: Callable[[], None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._folder, self._renewed, self._clock, self._owner = folder, renewed, clock, ""
         self._process, self._since = Process.own(), round(time.time())
         self._entry: Entry | None = None
         self._renewed_at = 0.0
@@ -183,6 +192,7 @@ class Claim:
                 try:
                     self._entry = self._folder.swap(LOCK, self._signed(), entry) or entry
                     self._renewed_at = self._clock()
+                    self._renewed()
                 except Moved:
                     self.lose("another process has taken the lock")
 

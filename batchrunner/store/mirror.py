@@ -20,6 +20,7 @@ from batchrunner.objects import Folder, Moved, ObjectsError, Taken
 from batchrunner.store import chain, commits, files
 from batchrunner.store.claim import LOCK, Claim
 from batchrunner.store.journal import SegmentFiles
+from batchrunner.store.manifest import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +47,7 @@ class Mirror:
 
     def __init__(self, folder: Folder, directory: Path) -> None:
         self.folder, self.directory = folder, directory
-        self._claim = Claim(folder)
+        self._claim = Claim(folder, renewed=self._show)
         self._manifest: Entry | None = None
         self._parts: set[str] = set()
         """Those that the last commit there names."""
@@ -87,7 +88,7 @@ class Mirror:
                 return ()
             told = self._set_aside(local, latest) if local is not None else ()
             self._bring(latest, there)
-            return told
+            return told or self._interrupted()
 
     def is_ahead(self) -> bool:
         """Whether this machine's directory goes on from what is there. Raises RunError, StoreError."""
@@ -168,6 +169,16 @@ class Mirror:
             "from the bucket"
         )
 
+    def _interrupted(self) -> tuple[str, ...]:
+        manifest = read_manifest(self.directory / MANIFEST) or {}
+        if manifest.get("state") != "running":
+            return ()
+        told = (
+            f"{self.address} was left at work on {manifest.get('host')}, and its journal is not here: what was settled "
+            f"there after {manifest.get('heartbeat_at')} is asked again"
+        )
+        return (told,)
+
     def _bring(self, latest: Commit, there: dict[str, Entry]) -> None:
         for folder in ("commits", "journal", "parts"):
             files.make_directory(self.directory / folder)
@@ -195,7 +206,7 @@ class Mirror:
             self._each(lambda name: self.folder.put(f"parts/{name}", self.directory / "parts" / name), missing)
             self._publish()
             self._drop(commit)
-            self.put_manifest()
+            self._put_manifest()
             log = self.directory / LOG
             if log.is_file() and log.stat().st_size <= LARGEST_LOG:
                 self.folder.put(LOG, log)
@@ -208,19 +219,32 @@ class Mirror:
         return self.folder.where(RESULTS)
 
     def put_manifest(self) -> None:
-        """Replace the manifest there, unless somebody else has."""
-        with self._storing():
+        """Replace the manifest there. Raises StoreError, and RunLocked where somebody else has."""
+        with self._pushing, self._storing():
+            self._put_manifest()
+
+    def _show(self) -> None:
+        """How the run gets on, for whoever looks from elsewhere; while something is brought there, that tells it."""
+        if self._pushing.acquire(blocking=False):
             try:
-                data = (self.directory / MANIFEST).read_bytes()
-            except FileNotFoundError:
-                return
-            try:
-                if self._manifest is None:
-                    self._manifest = self.folder.create(MANIFEST, data)
-                else:
-                    self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
-            except (Taken, Moved) as error:
-                self._refuse(error)
+                self._put_manifest()
+            except RunLocked:
+                return  # The next check says so.
+            finally:
+                self._pushing.release()
+
+    def _put_manifest(self) -> None:
+        try:
+            data = (self.directory / MANIFEST).read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            if self._manifest is None:
+                self._manifest = self.folder.create(MANIFEST, data)
+            else:
+                self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
+        except (Taken, Moved) as error:
+            self._refuse(error)
 
     def put_aside(self, to: Folder) -> None:
         """Rename the run there to another address: copied first, then removed."""

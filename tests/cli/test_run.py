@@ -133,6 +133,8 @@ def test_shards_are_disjoint_and_complete(tmp_path, tess):
     found = pl.concat([one.table() for one in ended])
     assert sorted(found["row"]) == list(range(90))
     assert min(len(one.table()) for one in ended) > 10
+    looked = batchrunner("status", tmp_path / "out")
+    assert (looked.code, f"such as {tmp_path / 'out' / 'shard-0-of-3'}" in looked.err) == (10, True)
     merged = batchrunner("merge", tmp_path / "out")
     assert (merged.code, merged.last_line) == (0, str(tmp_path / "out" / "results.parquet")), merged.err
     assert merged.table().equals(found.sort("row"))

@@ -139,7 +139,8 @@ class Interference:
     """Drops the headers that make a request conditional, as some stores ignore them."""
     down: threading.Event = field(default_factory=threading.Event)
     """While set, every request is answered with 503."""
-    requests: list[str] = field(default_factory=list)
+    requests: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
+    """Method and path, and the headers."""
 
 
 @contextmanager
@@ -151,7 +152,7 @@ def meddled(url: str) -> Iterator[tuple[str, Interference]]:
         protocol_version = "HTTP/1.1"
 
         def _pass(self) -> None:
-            ways.requests.append(f"{self.command} {self.path}")
+            ways.requests.append((f"{self.command} {self.path}", dict(self.headers)))
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             if ways.down.is_set():
                 self._answer(503, {}, b"")

@@ -57,6 +57,42 @@ def airflow() -> Path:
     return local
 
 
+def otel() -> None:
+    for package in ("opentelemetry.exporter.otlp.proto.http", "prometheus_client"):
+        if not _there(package):
+            lacking(package, "pip install 'batchrunner[otel]'")
+
+
+def _there(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def prometheus(name: str) -> str:
+    """A command of Debian's packages, from the folder that .ci/run unpacks them to, else from PATH."""
+    local = ROOT / ".tools" / "usr" / "bin" / name
+    found = str(local) if local.exists() else shutil.which(name)
+    if found is None:
+        lacking(name, "apt-get install prometheus prometheus-node-exporter")
+    return found
+
+
+def kubernetes_models() -> Path:
+    """The folder of node packages that has the schemas of Kubernetes."""
+    if shutil.which("node") is None or not (ROOT / ".node" / "node_modules" / "kubernetes-models").exists():
+        lacking("kubernetes-models", "npm install --prefix .node kubernetes-models")
+    return ROOT / ".node"
+
+
+def systemd_analyze() -> str:
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        lacking("systemd-analyze", "apt-get install systemd")
+    return found
+
+
 def ray() -> None:
     if importlib.util.find_spec("ray") is None:
         lacking("ray", "pip install 'batchrunner[ray]'")

@@ -133,6 +133,7 @@ def test_a_machine_that_is_lost_costs_what_was_settled_since_the_last_part(tmp_p
     assert books.lives["last"].asked.total() == len(rows) - in_parts
     # About a hundred a second, a part a second: what was settled since the last one, and what was in flight.
     assert books.asked_again()["lost"] <= 250 - in_parts + IN_FLIGHT
+    assert "its journal is not here" in last.err + last.out
     check_whole(bucket, rows)
 
 
@@ -165,10 +166,10 @@ def test_a_lock_that_is_not_renewed_any_more_is_taken_over(tmp_path, s3_bucket):
     source = write_rows(tmp_path / "rows.jsonl", prompts(3))
     with counting() as server:
         words = words_of(source, server.url, s3_bucket)
-        s3_bucket.put("runs/tickets/lock", lock_of_another(expiry_s=4))
+        s3_bucket.put("runs/tickets/lock", lock_of_another(expiry_s=12))
         early = batchrunner(*words, env=life(s3_bucket, "early"))
         began = time.monotonic()
-        late = batchrunner(*words, "--wait-lock", "30s", env=life(s3_bucket, "late"))
+        late = batchrunner(*words, "--wait-lock", "1m", env=life(s3_bucket, "late"))
         waited_s = time.monotonic() - began
 
     assert early.code == 11
@@ -224,6 +225,20 @@ def test_a_store_that_does_not_keep_its_word_is_said_to(tmp_path, s3_bucket):
     assert "lets an object be created where one is already" in ended.out + ended.err
 
 
+def test_what_is_put_is_encrypted_as_the_job_says(tmp_path, s3_bucket):
+    source = write_rows(tmp_path / "rows.jsonl", prompts(3))
+    with counting() as server, meddled(s3_bucket.env["AWS_ENDPOINT_URL"]) as (url, ways):
+        bucket = s3_at(url, tmp_path)
+        settings = ["--set", "storage.encryption=aws:kms", "--set", "storage.kms_key_id=alias/nightly"]
+        ended = batchrunner(*words_of(source, server.url, bucket, *settings), env=life(bucket, "one"))
+
+    put = {path: headers for path, headers in ways.requests if path.startswith("PUT") and "probe" not in path}
+    assert ended.code == 0, ended.err
+    assert any(path.endswith("results.parquet") for path in put)
+    assert {headers.get("x-amz-server-side-encryption") for headers in put.values()} == {"aws:kms"}
+    assert {headers.get("x-amz-server-side-encryption-aws-kms-key-id") for headers in put.values()} == {"alias/nightly"}
+
+
 def test_a_store_that_goes_away_ends_the_run_and_nothing_is_bought_twice(tmp_path, s3_bucket):
     rows = prompts(600)
     source = write_rows(tmp_path / "rows.jsonl", rows)
@@ -242,6 +257,25 @@ def test_a_store_that_goes_away_ends_the_run_and_nothing_is_bought_twice(tmp_pat
     assert ended.summary["retryable"] is True
     assert last.code == 0, last.err
     assert again == 0
+    check_whole(s3_bucket, rows)
+
+
+def test_shards_on_a_bucket_become_one_table_there(tmp_path, s3_bucket):
+    rows, place = prompts(30), f"{s3_bucket.address}/runs/tickets"
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    with counting() as server:
+        words = words_of(source, server.url, s3_bucket)
+        one = batchrunner(*words, "--shard", "0/2", env=life(s3_bucket, "one"))
+        early = batchrunner("merge", place, env=s3_bucket.env)
+        two = batchrunner(*words, "--shard", "1/2", env=life(s3_bucket, "two"))
+        merged = batchrunner("merge", place, env=s3_bucket.env)
+        again = batchrunner("merge", place, "--json", env=s3_bucket.env)
+        asked = server.books().asked.total()
+
+    assert [one.code, early.code, two.code, merged.code, again.code] == [0, 10, 0, 0, 0], (early.err, merged.err)
+    assert "1 of 2 shards missing" in early.err
+    assert merged.last_line == f"{place}/results.parquet"
+    assert again.summary["rows"] == asked == 30
     check_whole(s3_bucket, rows)
 
 

@@ -61,6 +61,11 @@ dir = "../runs/{{ params.region }}/{{ params.ds }}"
 keep = ["subject"]
 response = false
 mode = "0600"
+[telemetry]
+notify = "mail -s '{{ params.ds }} done' me"
+metrics_file = "{{ params.region }}.prom"
+otlp_endpoint = "http://127.0.0.1:4318/"
+sample = 1
 [labels]
 team = "cx"
 build = 7
@@ -102,6 +107,10 @@ def test_a_whole_job_is_read_as_written(job):
     assert spec.prices["gpt-4.1"].output_per_million == 4.5
     assert (spec.output.dir, spec.output.mode, spec.output.response) == ("../runs/eu/2026-11-20", 0o600, False)
     assert spec.labels == {"team": "cx", "build": "7"}
+    assert spec.telemetry.model_dump() == {
+        "notify": "mail -s '2026-11-20 done' me", "metrics_file": "eu.prom", "otlp_endpoint": "http://127.0.0.1:4318",
+        "sample": 1.0,
+    }  # fmt: skip
 
 
 def test_a_job_that_says_little_gets_the_documented_defaults(job):
@@ -117,6 +126,9 @@ def test_a_job_that_says_little_gets_the_documented_defaults(job):
     }  # fmt: skip
     assert spec.budget.model_dump() == {"max_cost_usd": None, "max_tokens_total": None, "deadline": None}
     assert spec.output.model_dump() == {"dir": None, "keep": None, "response": True, "mode": 0o640}
+    assert spec.telemetry.model_dump() == {
+        "notify": None, "metrics_file": None, "otlp_endpoint": None, "sample": 0.01,
+    }  # fmt: skip
     assert not spec.rows_are_data
 
 
@@ -525,3 +537,22 @@ def test_importing_the_specification_loads_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_telemetry_that_will_not_do_is_told_without_what_may_be_a_secret(job):
+    faults = faults_of(
+        lambda: job(
+            '[input]\npath = "rows.jsonl"\n[telemetry]\nnotfy = "x"\nnotify = "curl \'t0ken"\nsample = 2\n'
+            'otlp_endpoint = "http://me:t0ken@collector:4318"'
+        )
+    )
+
+    assert len(faults) == 4
+    assert "did you mean 'notify'?" in "".join(faults)
+    assert any("telemetry.sample: expected a share from 0 to 1, got 2" in fault for fault in faults)
+    assert any("telemetry.otlp_endpoint" in fault and "OTEL_EXPORTER_OTLP_HEADERS" in fault for fault in faults)
+    assert "t0ken" not in "".join(faults)
+
+
+def test_the_manifest_says_nothing_of_who_is_told(job):
+    assert "telemetry" not in job(WHOLE, params={"ds": "2026-11-20"}).public()

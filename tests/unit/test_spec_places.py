@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrunner.spec import InputSpec, JobSpec, OutputSpec, Shard, for_rows, run_dir
+from batchrunner.spec import InputSpec, JobSpec, OutputSpec, Shard, TelemetrySpec, for_rows, metrics_file, run_dir
 
 
 def nightly(**changed: Any) -> JobSpec:
@@ -77,3 +77,18 @@ def test_different_values_of_a_parameter_have_different_directories(first, secon
 
     assert (places[0] == places[1]) is (first == second)
     assert all(place.parent == Path("/r/triage") and len(place.name.encode()) < 220 for place in places)
+
+
+@pytest.mark.parametrize(
+    ("written", "shard", "path"),
+    [
+        (None, None, None),
+        ("a.prom", None, "jobs/a.prom"),
+        ("/var/a.prom", None, "/var/a.prom"),
+        ("a.prom", Shard(index=1, count=3), "jobs/a-shard-1-of-3.prom"),
+    ],
+)
+def test_metrics_go_beside_the_job_or_where_it_says_and_each_shards_apart(written, shard, path):
+    found = metrics_file(nightly(telemetry=TelemetrySpec(metrics_file=written)), shard)
+
+    assert found == (None if path is None else Path(path))

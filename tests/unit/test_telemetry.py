@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from batchrunner.telemetry import run_log
+from batchrunner.errors import JobError
+from batchrunner.telemetry import check_metrics_file, run_log
 
 
 def test_every_event_is_one_line_with_time_name_and_fields(tmp_path):
@@ -59,3 +61,10 @@ def test_a_log_that_cannot_be_opened_is_done_without(tmp_path):
         emit("run_started")
 
     assert "is a directory" in told[0]
+
+
+def test_without_the_package_a_metrics_file_is_a_fault_that_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+
+    with pytest.raises(JobError, match=r"pip install 'batchrunner\[otel\]'"):
+        check_metrics_file()
