@@ -22,7 +22,7 @@ TOLD = 3
 ITEMS = ("total", "succeeded", "rejected", "exhausted", "unfinished", "length")
 NOW = ("sent", "settled_before", "cost_usd", "possibly_billed")
 BOOKS = ("prompt_tokens", "completion_tokens", "cost_usd", "possibly_billed", "left_possibly_billed")
-SHARD = ("run", "exit", "reason", "items", "pace", "latency", "lanes")
+SHARD = ("run", "exit", "reason", "items", "now", "pace", "latency", "lanes")
 GRAVEST = (1, 16, 10, 2, 11, 12, 13, 17, 15, 14, 143, 130, 129)
 """Exit codes of shards that did not get through, the one that counts for all first."""
 

@@ -169,8 +169,9 @@ class Driver:
         settled, total = (sum(int(fact[name]) for fact in facts) for name in ("settled", "total"))
         where = str(self.invocation.place)
         line = f"resuming {where}: {settled:,} of {total:,} settled" if settled else f"new run {where}"
-        whole = {"run": where, "settled": settled, "total": total, "workers": len(self._posts)}
-        self.display.began(f"{line}, {len(self._posts)} workers", whole)
+        count = len(self._posts)
+        whole = {"run": where, "settled": settled, "total": total, "workers": count}
+        self.display.began(f"{line}, {count} worker{'s' * (count > 1)}", whole)
         self._say_the_rest()
 
     def progress(self) -> Progress:
@@ -246,6 +247,9 @@ class Driver:
         return conclude(ended, self._merge)
 
     def _merge(self) -> str:
+        only = self._posts[0].summary
+        if len(self._posts) == 1 and only is not None:
+            return str(only["results"])
         merged = merge_runs(
             [self.ground.place],
             overwrite=self.invocation.overwrite,

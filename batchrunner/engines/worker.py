@@ -73,8 +73,9 @@ def variables(job: JobSpec, environ: Mapping[str, str]) -> dict[str, str]:
     names = [reference.removeprefix("env:") for reference in references if reference.startswith("env:")]
     if job.provider.kind is not None:
         names.append(providers.load(job.provider.kind).key_variable)
-    stores = [name for some in STORE_VARIABLES.values() for name in some]
-    return {name: environ[name] for name in (*names, "TESS_WORKSPACE_ID", *stores) if name in environ}
+    names += [name for some in STORE_VARIABLES.values() for name in some]
+    names += [name for name in environ if name.startswith("OTEL_")]
+    return {name: environ[name] for name in (*names, "TESS_WORKSPACE_ID") if name in environ}
 
 
 class Worker:

@@ -1,4 +1,4 @@
-"""One allowance for several processes: handed out in slices of time, in each of which one of them has all of it."""
+"""One allowance for several processes, handed out in slices: who takes one has the whole rate for its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SLICE_S = 0.25
-"""How long a slice is, but for a single request that is worth more: what a holder loses by dying."""
+"""How long a whole slice is, but for a single request that is worth more: what a holder loses by dying.
+
+Who cannot send as fast as the rate takes less of the allowance, and has it for as long."""
 RULES_S = 10.0
 """So long the lowest rate that anybody has named counts for all, after it was last named."""
 
@@ -23,8 +25,11 @@ class Want:
 
     per_minute: float | None = None
     tokens_per_minute: float | None = None
+    requests: int = 1
     tokens: int = 0
-    """The estimate of the request that goes first."""
+    """How much is likely to be used, of a whole slice at most; of tokens at least the estimate of what goes first."""
+    spare_s: float = 0.0
+    """What was left of a slice that was not a whole one, as time at the rate of requests."""
     owed_s: float = 0.0
     """What was used beyond earlier slices, as time at the rate of tokens; less than 0 where less was used."""
     pause_s: float = 0.0
@@ -33,10 +38,11 @@ class Want:
 
 @fact(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """From `starts_in_s` on the lane is the taker's alone for `length_s`; nobody's while it is paused."""
+    """So much, at these rates, from `starts_in_s` on; nothing while the lane is paused."""
 
     starts_in_s: float = 0.0
-    length_s: float = 0.0
+    requests: int | None = None
+    """None: as many as one likes."""
     tokens_s: float = 0.0
     """The time at the rate of tokens that is paid for."""
     per_minute: float | None = None
@@ -90,23 +96,24 @@ class Account:
         """The next slice. Nothing that was free and not taken is made up for, but for the lateness of timers."""
         self.pause(want.pause_s, now)
         self.tokens_due += want.owed_s
+        self.requests_due -= want.spare_s
         per_minute = self.requests.ruling(want.per_minute, now)
         tokens_per_minute = self.tokens.ruling(want.tokens_per_minute, now)
         if self.paused_until > now:
             return Slice(paused_s=self.paused_until - now)
-        start, length_s, tokens_s = now, SLICE_S, 0.0
+        start, requests, tokens_s = now, None, 0.0
         if per_minute is not None:
-            length_s, late_s = slice_s(per_minute)
-            start = max(now - late_s, self.requests_due)
+            requests = max(1, min(want.requests, whole_slice(per_minute)))
+            start = max(now - late_s(per_minute), self.requests_due)
         if tokens_per_minute is not None:
-            tokens_s = max(length_s, want.tokens / tokens_per_minute * 60.0 * (1 + SLACK))
             start = max(start, self.tokens_due)
+            tokens_s = want.tokens / tokens_per_minute * 60.0 * (1 + SLACK)
             self.tokens_due = start + tokens_s
-        if per_minute is not None:
-            self.requests_due = start + length_s
+        if per_minute is not None and requests is not None:
+            self.requests_due = start + requests * kept_interval_s(per_minute)
         return Slice(
             starts_in_s=start - now,
-            length_s=length_s,
+            requests=requests,
             tokens_s=tokens_s,
             per_minute=per_minute,
             tokens_per_minute=tokens_per_minute,
@@ -118,10 +125,14 @@ class Account:
         return free_at < now and not self.requests.lasts(now) and not self.tokens.lasts(now)
 
 
-def slice_s(per_minute: float) -> tuple[float, float]:
-    """How long a slice at this rate is, a whole number of requests; and how late it may be taken without a loss."""
-    interval_s = kept_interval_s(per_minute)
-    return max(1, int(SLICE_S / interval_s)) * interval_s, (at_once(per_minute) - 1) * interval_s
+def whole_slice(per_minute: float) -> int:
+    """The requests of a whole slice."""
+    return max(1, int(SLICE_S / kept_interval_s(per_minute)))
+
+
+def late_s(per_minute: float) -> float:
+    """How late a slice may be taken without a loss."""
+    return (at_once(per_minute) - 1) * kept_interval_s(per_minute)
 
 
 def read_account(found: Mapping[str, Any]) -> Account:

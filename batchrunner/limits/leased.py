@@ -5,15 +5,19 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.limits.lease import Want, slice_s
-from batchrunner.limits.pace import RequestPace
+from batchrunner.limits.lease import SLICE_S, Slice, Want, whole_slice
+from batchrunner.limits.pace import RequestPace, kept_interval_s
 from batchrunner.limits.throttle import Throttle
 from batchrunner.records import fact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from batchrunner.limits.lease import Lease, Slice
+    from batchrunner.limits.lease import Lease
+
+
+MOST = 10**12
+"""More than any slice has."""
 
 
 @fact(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,10 @@ class LeasedThrottle(Throttle):
         self._own: RequestPace | None = None
         """A learned rate below the shared one: kept to on average, for in a slice all goes at the shared rate."""
         self._begins = self._ends = self._tokens_end = -inf
+        self._got = Slice()
+        self._left: float = 0
+        self._likely = self._likely_tokens = MOST
+        self._taken_tokens = 0
         self._owed_s = 0.0
         self._paused_until = 0.0
         self._lowered: float | None = None
@@ -57,10 +65,13 @@ class LeasedThrottle(Throttle):
             wait_s = max(wait_s, self._own.wait_s(now))
         starts = max(now + wait_s, self._begins)
         booked = starts if self.requests is None else self.requests.booked_at(starts)
-        return starts - now if booked < self._ends else inf
+        spent = not self._left or (self.tokens is not None and self.tokens.is_owed(self._tokens_end))
+        return starts - now if booked < self._ends and not spent else inf
 
     def take(self, tokens: int, now: float) -> None:
         super().take(tokens, now)
+        self._left -= 1
+        self._taken_tokens += tokens
         if self._own is not None:
             self._own.take(now)
 
@@ -69,13 +80,16 @@ class LeasedThrottle(Throttle):
             self._owed_s += self.tokens.in_s(used - reserved)
 
     async def claim(self, tokens: int) -> float:
-        if self.tokens is not None and self._tokens_end > -inf:
-            self._owed_s += self.tokens.owed_s(self._tokens_end)
-        owed_s, self._owed_s, self._tokens_end = self._owed_s, 0.0, -inf
+        spare_s = self._look_back()
+        owed_s, self._owed_s = self._owed_s, 0.0
+        tokens_per_minute = None if self.tokens is None else self._tokens_shared()
+        whole_tokens = 0 if tokens_per_minute is None else int(SLICE_S * tokens_per_minute / 60)
         want = Want(
             per_minute=self._shared,
-            tokens_per_minute=None if self.tokens is None else self._tokens_shared(),
-            tokens=tokens,
+            tokens_per_minute=tokens_per_minute,
+            requests=self._likely,
+            tokens=max(tokens, min(self._likely_tokens, whole_tokens)),
+            spare_s=spare_s,
             owed_s=owed_s,
             pause_s=max(0.0, self._paused_until - self._clock()),
         )
@@ -84,16 +98,37 @@ class LeasedThrottle(Throttle):
             self._begin(got, self._clock())
         return got.paused_s
 
+    def _look_back(self) -> float:
+        """See how much of the last slice was used: so much is likely to be in the next. Gives what can go back of it.
+
+        Nothing goes back of a whole one: its time is over, and others have begun theirs.
+        """
+        got, spare_s = self._got, 0.0
+        if got.requests is not None and got.per_minute is not None:
+            whole = whole_slice(got.per_minute)
+            self._likely = _likely(got.requests - self._left, self._left <= 0, whole)
+            if self._left > 0 and got.requests < whole:
+                spare_s = self._left * kept_interval_s(got.per_minute)
+        if self.tokens is not None and self._tokens_end > -inf and got.tokens_per_minute is not None:
+            whole_s, used_up_s = SLICE_S, self.tokens.owed_s(self._begins)
+            self._likely_tokens = _likely(self._taken_tokens, used_up_s >= got.tokens_s, MOST)
+            if used_up_s >= got.tokens_s or got.tokens_s < whole_s:
+                self._owed_s += used_up_s - got.tokens_s
+        self._got, self._left, self._taken_tokens, self._tokens_end = Slice(), 0, 0, -inf
+        return spare_s
+
     def _begin(self, got: Slice, now: float) -> None:
-        self._begins = now + got.starts_in_s
-        self._ends = self._begins + got.length_s
-        if self.requests is not None and got.per_minute is not None:
+        self._got, self._begins, length_s = got, now + got.starts_in_s, SLICE_S
+        self._left = inf if got.requests is None else got.requests
+        if self.requests is not None and got.per_minute is not None and got.requests is not None:
             if got.per_minute != self.requests.per_minute:
                 self.requests.set(got.per_minute)
                 self._tell_lowered(got.per_minute)
             self.requests.begin(self._begins)
-            # The instant of the first request that is somebody else's, give or take.
-            self._ends -= self.requests.interval_s / 2
+            interval_s = self.requests.interval_s
+            # The end is the instant of a request that is somebody else's, give or take.
+            length_s = max(SLICE_S, got.requests * interval_s) - interval_s / 2
+        self._ends = self._begins + length_s
         if self.tokens is not None and got.tokens_per_minute is not None:
             self.tokens.set(got.tokens_per_minute)
             self.tokens.begin(self._begins)
@@ -126,9 +161,14 @@ class LeasedThrottle(Throttle):
     def _averaged(self, learned: float, known: float) -> RequestPace:
         pace = self._own or RequestPace(learned)
         pace.set(learned)
-        pace.early_s = max(pace.early_s, (slice_s(known)[0] / 60 * known - 1) * pace.interval_s)
+        pace.early_s = max(pace.early_s, (whole_slice(known) - 1) * pace.interval_s)
         return pace
 
     def _retoken(self, now: float) -> None:
         super()._retoken(now)
         self._ends, self._tokens_end = -inf, -inf
+
+
+def _likely(used: float, was_all: bool, most: int) -> int:
+    """What is likely to be used of the next slice: a little more than of the last, much more where that was all."""
+    return int(min(most, 4 * used if was_all else used + used // 16 + 1))

@@ -90,6 +90,10 @@ class TokenPace:
         """For how long after `instant` what was taken has still to be paid off."""
         return max(0.0, self._paid_at - instant)
 
+    def is_owed(self, instant: float) -> bool:
+        """Whether what was taken has to be paid off until `instant` or longer."""
+        return self._paid_at >= instant
+
     def in_s(self, tokens: int) -> float:
         """How long so many are the whole allowance."""
         return tokens / self._per_s

@@ -20,6 +20,7 @@ TINY = {
     "crowd.py": ["--rounds", "1", "--rows", "400", "--in-flight", "200", "--seconds", "0.2"],
     "rates.py": ["--rounds", "1", "--rows", "400"],
     "scale.py": ["--rows", "3000"],
+    "scaleout.py": ["--rounds", "1", "--rows", "400"],
     "startup.py": ["--rounds", "1"],
 }
 

@@ -169,6 +169,20 @@ def test_together_they_keep_to_the_rate_and_use_it_up(per_minute: float, members
     assert max(shares) - min(shares) <= 0.1 + 2.0 / len(party.sent)
 
 
+@pytest.mark.parametrize(("per_s", "expected"), [(8_000, 7_700), (200_000, 9_500)])
+def test_processes_that_are_slower_than_the_rate_do_not_wait_for_each_other(per_s: int, expected: int):
+    """Each can send 5,000 a second, and leaves to the other what it cannot use."""
+    party = Party(latency_s=0.02)
+    for _ in range(2):
+        party.join(60_000, requests_per_minute=per_s * 60)
+
+    party.play(4.0)
+
+    settled = [at for at in party.sent if at >= 2.0]
+    assert expected <= len(settled) / 2.0 <= per_s * 1.01
+    assert most_in_a_second(party.sent) <= per_s * 1.03
+
+
 def test_who_has_nothing_to_send_takes_nothing():
     party = Party()
     busy, idle = party.join(6_000, requests_per_minute=600), party.join(0, requests_per_minute=600)
