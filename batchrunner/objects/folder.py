@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 8 * 2**20
 _SHOWN = 200
+METADATA = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+"""Where a machine asks for its role: an error from there means that nothing else was given."""
 
 
 class ObjectsError(Exception):
@@ -187,6 +189,12 @@ class Folder:
         except BaseError as error:
             if _no_bucket(error):
                 raise self._without_bucket() from error
+            if any(host in str(error) for host in METADATA):
+                raise ObjectsError(
+                    f"{self.where(name)}: no credentials were found, and this machine has no role; set the variables or "
+                    "the profile that the vendor's own tools use",
+                    lasting=True,
+                ) from error
             lasting = isinstance(error, PermissionDeniedError | UnauthenticatedError)
             said = _denied(error) if lasting else _brief(error)
             raise ObjectsError(f"{self.where(name)}: {said}", lasting=lasting) from error
