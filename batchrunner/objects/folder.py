@@ -191,15 +191,15 @@ class Folder:
                 raise self._without_bucket() from error
             if any(host in str(error) for host in METADATA):
                 raise ObjectsError(
-                    f"{self.where(name)}: no credentials were found, and this machine has no role; set the variables or "
-                    "the profile that the vendor's own tools use",
+                    f"{self.where(name)}: no credentials were found, and this machine has no role; set the variables "
+                    "or the profile that the vendor's own tools use",
                     lasting=True,
                 ) from error
             lasting = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-            said = _denied(error) if lasting else _brief(error)
+            said = _denied(error) if lasting else brief(error)
             raise ObjectsError(f"{self.where(name)}: {said}", lasting=lasting) from error
         except OSError as error:
-            raise ObjectsError(f"{error.filename or self.where(name)}: {error.strerror or _brief(error)}") from error
+            raise ObjectsError(f"{error.filename or self.where(name)}: {error.strerror or brief(error)}") from error
 
 
 def _entry(meta: Mapping[str, Any], name: str) -> Entry:
@@ -217,10 +217,10 @@ def _no_bucket(error: Exception) -> bool:
 
 
 def _denied(error: Exception) -> str:
-    return f"access denied ({_brief(error)}); see to the credentials and what they may do"
+    return f"access denied ({brief(error)}); see to the credentials and what they may do"
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """What the store said, in one line."""
     said = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     said = re.sub(r"^Generic \w+ error: (?:Error performing [a-z ]+: )?", "", said)
