@@ -61,6 +61,8 @@ class Folder:
 
     def __init__(self, address: str, store: Any) -> None:
         self.address, self._store = address.rstrip("/"), store
+        self.conditional = True
+        """Whether the store replaces an object only if it is the one that is meant; else it is looked at first."""
         self._prefix = parts_of(address)[1]
 
     def where(self, name: str) -> str:
@@ -137,6 +139,8 @@ class Folder:
 
     def swap(self, name: str, data: bytes, entry: Entry) -> Entry | None:
         """Put an object in the place of exactly this one. Raises Moved when it has been replaced or removed."""
+        if not self.conditional:
+            return self._look_and_swap(name, data, entry)
         import obstore
         from obstore.exceptions import NotFoundError, PreconditionError
 
@@ -149,6 +153,13 @@ class Folder:
             found = self.read(name)
             if found is None or found.data != data:
                 raise Moved(f"{self.where(name)} was replaced by another process") from error
+        return self.head(name)
+
+    def _look_and_swap(self, name: str, data: bytes, entry: Entry) -> Entry | None:
+        found = self.head(name)
+        if found is None or (found.etag, found.version) != (entry.etag, entry.version):
+            raise Moved(f"{self.where(name)} was replaced by another process")
+        self.put(name, data)
         return self.head(name)
 
     def remove(self, names: Iterable[str]) -> None:

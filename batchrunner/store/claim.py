@@ -152,7 +152,7 @@ class Claim:
         self._entry = None
 
     def _probe(self) -> datetime:
-        """The store's time; finds out whether it keeps its word."""
+        """The store's time; finds out what the store can do, and whether it keeps its word."""
         name = f".probe-{secrets.token_hex(6)}"
         made = self._folder.create(name, b"first")
         try:
@@ -161,6 +161,12 @@ class Claim:
             pass
         else:
             self.enforced = False
+        try:
+            self._folder.swap(name, b"third", made or self._folder.read(name).entry)  # type: ignore[union-attr]
+        except Moved:
+            pass  # It was replaced just now, where the store does not keep its word.
+        except ObjectsError:
+            self._folder.conditional = False
         self._folder.remove([name])
         return made.modified if made is not None else datetime.now(UTC)
 

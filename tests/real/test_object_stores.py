@@ -165,7 +165,7 @@ def test_kill_after_kill_loses_nothing(tmp_path, s3_bucket, machines):
 
 
 def test_two_processes_on_one_address(tmp_path, bucket):
-    rows = prompts(30)
+    rows = prompts(100)
     source = write_rows(tmp_path / "rows.jsonl", rows)
     with counting(latency=0.2) as server:
         words = words_of(source, server.url, bucket, "--concurrency", 2)
@@ -304,6 +304,32 @@ def test_shards_on_a_bucket_become_one_table_there(tmp_path, s3_bucket):
     assert merged.last_line == f"{place}/results.parquet"
     assert again.summary["rows"] == asked == 30
     check_whole(s3_bucket, rows)
+
+
+def test_a_run_is_watched_from_another_machine(tmp_path, s3_bucket):
+    """Live, after its end, and no part is brought twice; what a killed process left there unnamed goes."""
+    source, place = write_rows(tmp_path / "rows.jsonl", prompts(60)), f"{s3_bucket.address}/runs/tickets"
+    left = "runs/tickets/parts/000000000900-000000000901.parquet"
+    with counting(latency=0.2) as server, meddled(s3_bucket.env["AWS_ENDPOINT_URL"]) as (url, ways):
+        words = words_of(source, server.url, s3_bucket, "--concurrency", 4)
+        process = start(*words, env=life(s3_bucket, "one"))
+        Moment(20).wait(process, server)
+        elsewhere = life(s3_at(url, tmp_path), "", state=tmp_path / "elsewhere")
+        watched = start("status", place, "--watch", "--json", env=elsewhere)
+        ended, seen = finish(process), finish(watched)
+        s3_bucket.put(left, b"left by a process that was killed before its commit")
+        again = batchrunner(*words, env=life(s3_bucket, "again"))
+
+    states = [json.loads(line) for line in seen.out.splitlines()]
+    fetched = [path for path, _ in ways.requests if path.startswith("GET") and "/parts/" in path]
+    assert ended.code == seen.code == 0, (ended.err, seen.err)
+    assert states[0]["state"] == "running"
+    assert states[0]["alive"] is True
+    assert states[-1]["state"] == "finished"
+    assert states[-1]["items"]["succeeded"] == 60
+    assert len(fetched) == len(set(fetched)) > 1
+    assert again.code == 0, again.err
+    assert left not in s3_bucket.names("runs/tickets")
 
 
 def test_a_fresh_start_keeps_the_old_run_beside_it(tmp_path, s3_bucket):
