@@ -281,14 +281,16 @@ class Lane:
         """What a reply's headers say: limits a minute, and that nothing is left for `hold_s`.
 
         These count from `sent_at`, for a server books a request as it arrives; from now where it is None. A
-        longer hold than a lane ever pauses is left to the refusals that follow.
+        longer hold than a lane ever pauses is left to the refusals that follow, and one of hardly more than the
+        time between two requests to the pace: a server that grants one at a time has nothing left after each.
         """
         now = self._clock()
         self.throttle.announced(requests, tokens, now)
         if hold_s is None:
             return
         held_s = hold_s if sent_at is None else sent_at + hold_s - now
-        if 0 < held_s <= self._longest_pause_s:
+        pace = self.requests_per_minute
+        if (120.0 / pace if pace else 0.0) < held_s <= self._longest_pause_s:
             if held_s > self.paused_s() + 1.0 and held_s > self.throttle.wait_s(now) + 1.0:
                 self._tell("lane_paused", lane=self.name, seconds=held_s, error_type=None, reason="nothing left")
             self.throttle.share_pause(held_s)

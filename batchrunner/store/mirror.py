@@ -239,12 +239,19 @@ class Mirror:
         except FileNotFoundError:
             return
         try:
-            if self._manifest is None:
-                self._manifest = self.folder.create(MANIFEST, data)
-            else:
-                self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
+            self._replace_manifest(data)
         except (Taken, Moved) as error:
-            self._refuse(error)
+            if not self._claim.holds:
+                self._refuse(error)
+            # It was us: an answer may be lost after the store did what we asked.
+            self._manifest = self.folder.head(MANIFEST)
+            self._replace_manifest(data)
+
+    def _replace_manifest(self, data: bytes) -> None:
+        if self._manifest is None:
+            self._manifest = self.folder.create(MANIFEST, data)
+        else:
+            self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
 
     def put_aside(self, to: Folder) -> None:
         """Rename the run there to another address: copied first, then removed."""

@@ -113,6 +113,7 @@ def test_a_disk_that_takes_nothing_at_all_still_leaves_the_summary_its_last_word
     assert "items " in ended.err
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_wait_for_room_also_when_all_is_answered(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
     (tmp_path / "run").mkdir()

@@ -40,6 +40,7 @@ def test_the_jobs_lease_is_beside_it_and_holds_no_secret(tmp_path: Path):
     assert list(json.loads(written)["lanes"]) == [f"tess {server.url} key MY_KEY"]
 
 
+@pytest.mark.slow
 def test_a_flag_and_a_variable_are_relative_to_where_one_is(tmp_path: Path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(5))
     (tmp_path / "here").mkdir()
@@ -63,6 +64,7 @@ def test_a_lease_that_is_a_file_of_the_users_is_a_fault_before_anything_is_made(
 
 
 @pytest.mark.parametrize("more", [(), ("--lease", "lease")])
+@pytest.mark.slow
 def test_a_shard_has_its_part_of_a_limit_unless_it_is_shared(tmp_path: Path, more: tuple[str, ...]):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(20))
     with api(tmp_path / "log") as server:

@@ -90,6 +90,7 @@ def test_an_invocation_that_never_began_is_told_too(tmp_path, more, code):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_job_names_it_and_the_flag_wins(tmp_path):
     write_rows(tmp_path / "rows.jsonl", prompts(1))
     job = tmp_path / "job.toml"
@@ -140,6 +141,7 @@ def test_commands_that_do_not_know_it_run_none(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_second_signal_ends_it_too(tmp_path):
     hangs = python("import os, sys, time; open(sys.argv[1], 'w').write('x'); time.sleep(60)", tmp_path / "noted")
     process = start(*words(tmp_path, "--quiet", "--notify", hangs))
@@ -157,6 +159,7 @@ def test_the_second_signal_ends_it_too(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_with_all_streams_closed_it_still_gets_the_summary(tmp_path):
     told = python(f"{NOTED}; print('to nobody')", tmp_path / "noted")
     line = shlex.join([*COMMAND, *map(str, words(tmp_path, "--notify", told))])
@@ -167,6 +170,7 @@ def test_with_all_streams_closed_it_still_gets_the_summary(tmp_path):
     assert heard(tmp_path)[0]["exit"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_that_somebody_else_holds_is_told_and_left_alone(tmp_path):
     command = words(tmp_path, "--notify", python(NOTED, tmp_path / "noted"), "--json")

@@ -9,6 +9,7 @@ import pytest
 from driving import api, batchrunner, prompts, run_words, write_rows
 
 
+@pytest.mark.slow
 def test_damage_is_found_refused_and_salvaged_and_only_what_was_lost_is_bought_again(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(60))
     run = tmp_path / "run"

@@ -38,6 +38,12 @@ def azurite() -> str:
     return found
 
 
+def to_be_collected(name: str, how: str) -> None:
+    """At the head of a module that imports `name`: the default suite collects it too, before CI has installed that."""
+    if importlib.util.find_spec(name) is None:
+        pytest.skip(f"{name} is missing; {how}", allow_module_level=True)
+
+
 def package(name: str, how: str) -> None:
     if importlib.util.find_spec(name) is None:
         lacking(name, how)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ from crash.moments import Moment
 from driving import batchrunner, finish, prompts, run_words, start, write_rows
 from real import needs
 
-needs.package("obstore", "pip install 'batchrunner[cloud]'")
+needs.to_be_collected("obstore", "pip install 'batchrunner[cloud]'")
 
 from real.buckets import Bucket, azure, meddled, s3, s3_at  # noqa: E402 (only with obstore)
 
@@ -135,6 +137,31 @@ def test_a_machine_that_is_lost_costs_what_was_settled_since_the_last_part(tmp_p
     assert books.asked_again()["lost"] <= 250 - in_parts + IN_FLIGHT
     assert "its journal is not here" in last.err + last.out
     check_whole(bucket, rows)
+
+
+@pytest.mark.parametrize("machines", ["a", "ab"])
+def test_kill_after_kill_loses_nothing(tmp_path, s3_bucket, machines):
+    """At any moment, of starting and ending too. With two machines each life is on either of them."""
+    chance, rows = random.Random(7), prompts(400)
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    lives = []
+    with counting(latency=0.05) as server:
+        words = words_of(source, server.url, s3_bucket)
+        for number in range(10):
+            state = tmp_path / chance.choice(machines)
+            process = start(*words, env=life(s3_bucket, f"life-{number}", state=state))
+            moment = Moment(min(400, 45 * number + 20)) if number % 3 else Moment(0, chance.uniform(0.4, 2.0))
+            moment.wait(process, server)
+            process.kill()
+            lives.append(finish(process))
+        ended = batchrunner(*words, env=life(s3_bucket, "last", state=tmp_path / "a"))
+        again = server.books().asked_again()
+
+    assert {one.code for one in lives} <= {0, -signal.SIGKILL}, [one.err for one in lives]
+    assert ended.code == 0, ended.err
+    check_whole(s3_bucket, rows)
+    if len(machines) == 1:
+        assert max(again.values()) <= IN_FLIGHT, again
 
 
 def test_two_processes_on_one_address(tmp_path, bucket):

@@ -121,6 +121,18 @@ def test_a_hold_that_has_passed_or_is_longer_than_any_pause_is_none(make, clock)
     assert lane.paused_s() == 0
 
 
+def test_a_hold_of_hardly_more_than_the_pace_is_left_to_the_pace(make, clock):
+    """A server that lets one request through at a time says after each that nothing is left."""
+    lane = make(requests_per_minute=60)
+
+    lane.announced(hold_s=2.0, sent_at=clock.now - 0.01)
+    paced = lane.paused_s()
+    lane.announced(hold_s=5.0, sent_at=clock.now)
+
+    assert paced == 0
+    assert lane.paused_s() == pytest.approx(5.0)
+
+
 def test_a_lane_that_waits_for_nothing_admits_at_once(make, clock):
     lane = make(requests_per_minute=60, tokens_per_minute=60_000)
 

@@ -212,6 +212,7 @@ def killed_at(directory: Path, step: int) -> bool:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_it_is_as_it_was_or_clean(in_memory: Path):
     steps = stopped = 0
     small(in_memory / "0")
