@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PROBE_S = 120.0
 LAST_LOOK_S = 5.0
+STORE_BYTES = 100 * 2**20
+"""Of a cluster of our own: nothing large goes through it."""
 
 
 class Lost(Exception):
@@ -63,7 +65,7 @@ def connected(address: str | None) -> Iterator[None]:
     own: dict[str, Any] = {}
     if address is None and "RAY_ADDRESS" not in os.environ:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        own = {"include_dashboard": False}
+        own = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     elif "://" in (address or ""):
         raise JobError(f"--ray-address: expected HOST:PORT or 'auto', on a node of the cluster, got {address!r}")
     try:
@@ -151,7 +153,7 @@ def hire_allowance(name: str) -> RayLease:
 
 def hire_worker(node: str) -> Any:
     """A worker that is begun anew elsewhere where its node is lost; who asked it meanwhile hears that it was."""
-    options = {"max_restarts": -1, "max_concurrency": 4}
+    options = {"max_restarts": -1, "max_concurrency": 16}
     return ray.remote(Worker).options(scheduling_strategy=_on(node, soft=True), **options).remote()
 
 
