@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 PROBE_S = 120.0
 LAST_LOOK_S = 5.0
+OWN_CLUSTER = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""For a cluster of our own: it tells nobody, and its workers do not stand back behind everything else."""
 STORE_BYTES = 100 * 2**20
 """Of a cluster of our own: nothing large goes through it."""
 
@@ -64,7 +66,8 @@ def connected(address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {}
     if address is None and "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
         own = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     elif "://" in (address or ""):
         raise JobError(f"--ray-address: expected HOST:PORT or 'auto', on a node of the cluster, got {address!r}")
