@@ -13,7 +13,7 @@ Scope = Literal["item", "lane", "agent", "run", "machine"]
 ErrorType = Literal[
     "auth", "permission", "billing", "not_found", "bad_request", "too_large", "context_length", "content_filter",
     "rate_limit", "conflict", "timeout", "server", "overloaded", "connection", "truncated", "malformed", "empty",
-    "provider_error", "redirect", "response_too_large", "bad_row", "session",
+    "provider_error", "redirect", "response_too_large", "bad_row", "session", "invalid_output", "length",
 ]  # fmt: skip
 
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batchrunner import templates
 from batchrunner.assemble.channels import Channels
 from batchrunner.assemble.ending import FINAL, Items, Told, judge, of_nothing, summary
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
+from batchrunner.assemble.expecting import compiled
 from batchrunner.assemble.feed import InputFeed, failed_sessions
 from batchrunner.assemble.reuse import TakenOver, take_over
 from batchrunner.assemble.selection import Selection, select
@@ -75,6 +75,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             selection=selection,
             spent=spent,
             told=_metrics(ready.job, invocation, voices),
+            expected=ready.expected.told(),
         )
         _announce(display, run, before, settled, chronicle, ready)
         for line in taken.lines():
@@ -254,8 +255,7 @@ def _estimator(totals: Totals) -> Estimator:
 def _resend(prepared: Prepared, redo: Redo | None) -> Any:
     if redo is None or redo.changed is None:
         return None
-    job = redo.changed
-    return templates.compile_request(job.request, params=job.params, base=job.base, columns=prepared.checked.columns)
+    return compiled(redo.changed, prepared.checked.columns, prepared.ready.expected)
 
 
 def _announce(display: Display, run: Run, items: Items, settled: int, chronicle: Chronicle, ready: Ready) -> None:

@@ -177,6 +177,7 @@ class Execution:
             job_model=_literal(job.request.get("model")),
             keep_response=job.output.response,
             sent_changes=self.sent_changes,
+            repairs=job.expect.repairs,
         )
         worker = Worker(
             provider=ready.provider,
@@ -191,6 +192,7 @@ class Execution:
             settings=settings,
             resend=self.resend,
             begun=self.begun,
+            expect=ready.expected.expectation,
         )
         return Runner(
             worker=worker,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from batchrunner import __version__, credentials, providers, sources, templates
+from batchrunner import __version__, credentials, providers, sources
+from batchrunner.assemble.expecting import NOTHING, Expected, compiled, expected
 from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.providers import conversation
@@ -40,6 +41,7 @@ class Ready:
     source: sources.Input
     prices: Prices
     warnings: tuple[str, ...]
+    expected: Expected = NOTHING
     collector: Collector | None = None
     """Who is told of every attempt."""
 
@@ -138,6 +140,7 @@ def get_ready(
     if job.telemetry.metrics_file is not None:
         faults.of(check_metrics_file)
     collector, lack = faults.of(lambda: find_collector(job.telemetry.otlp_endpoint, environ)) or (None, None)
+    wanted = faults.of(lambda: expected(job.expect, job.base, provider)) if provider else None
     faults.stop()
     assert provider
     assert source
@@ -146,6 +149,7 @@ def get_ready(
     about_keys = () if simulate else provider.warnings(endpoint)
     warnings = (*about_keys, *(warning for key in keys for warning in key.warnings), *([lack] if lack else []))
     return Ready(
+        expected=wanted or NOTHING,
         job=job,
         provider=provider,
         endpoint=endpoint,
@@ -166,7 +170,7 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     if checked is None or checked.shard != part:
         checked = sources.check(source, shard=part)
     source.learn(checked)
-    asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=checked.columns)
+    asker = compiled(job, checked.columns, ready.expected)
     _price_of_rows(ready, checked)
     if shard is not None and asker.name_session is not None:
         raise JobError(

@@ -45,6 +45,8 @@ class Chronicle:
     """What the run had come to before this invocation."""
     told: Callable[[Mapping[str, Any]], None] = lambda _: None
     """Hears what is written, whatever becomes of it."""
+    expected: Mapping[str, Any] | None = None
+    """What is expected of the answers, for readers."""
     began_at: str = field(default_factory=_now)
     before: Mapping[str, Any] = field(init=False)
 
@@ -176,6 +178,7 @@ class Chronicle:
             "pid": os.getpid(),
             "host": socket.gethostname(),
             "job": self.job.public(),
+            **({"expect": self.expected} if self.expected is not None else {}),
             "input": {**self.run.commit.input, "rows": self.run.commit.rows, "base": str(self.job.base.resolve())},
             "call": dict(self.call),
             "selection": {

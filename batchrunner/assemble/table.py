@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__, providers, sources, store, templates
+from batchrunner.assemble.expecting import remembered
 from batchrunner.assemble.places import copies_of
 from batchrunner.assemble.prepare import options_of
 from batchrunner.assemble.selection import Selection
@@ -19,9 +20,10 @@ from batchrunner.schema import outcome_schema
 from batchrunner.spec import StorageSpec, has_question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from batchrunner.assemble.prepare import Prepared
+    from batchrunner.expect import Expectation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Carry:
     keep: list[str] | None
     apart: frozenset[str]
     has_turns: bool
+    expectation: Expectation | None = None
 
     def schema(self, checked: sources.Checked) -> Any:
         """The carried columns alone."""
@@ -38,7 +41,13 @@ class Carry:
 
     def results(self, checked: sources.Checked) -> Any:
         """The whole table's columns."""
-        return store.result_schema(self.schema(checked), has_turns=self.has_turns)
+        derived = () if self.expectation is None else self.expectation.columns.values()
+        return store.result_schema(self.schema(checked), has_turns=self.has_turns, derived=derived)
+
+    @property
+    def derive(self) -> Callable[[Any], Any] | None:
+        """Adds the columns that are made of the answers; None where there are none."""
+        return None if self.expectation is None else self.expectation.derived
 
     @property
     def _taken(self) -> list[str]:
@@ -64,17 +73,30 @@ class Carry:
         )
 
 
-def carry(*, keep: list[str] | None, rows_are_data: bool, id_column: str | None, asker: templates.Asker) -> Carry:
+def carry(
+    *,
+    keep: list[str] | None,
+    rows_are_data: bool,
+    id_column: str | None,
+    asker: templates.Asker,
+    expectation: Expectation | None,
+) -> Carry:
     """As the job says; else the id alone when rows are data, and all but request fields when rows are requests."""
     if keep is None and rows_are_data:
         keep = [id_column] if id_column else []
-    return Carry(keep=keep, apart=asker.request_columns, has_turns=asker.has_turns)
+    return Carry(keep=keep, apart=asker.request_columns, has_turns=asker.has_turns, expectation=expectation)
 
 
 def carry_of(prepared: Prepared) -> Carry:
     job = prepared.ready.job
     keep = None if job.output.keep is None else list(job.output.keep)
-    return carry(keep=keep, rows_are_data=job.rows_are_data, id_column=job.input.id, asker=prepared.asker)
+    return carry(
+        keep=keep,
+        rows_are_data=job.rows_are_data,
+        id_column=job.input.id,
+        asker=prepared.asker,
+        expectation=prepared.ready.expected.expectation,
+    )
 
 
 def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> str:
@@ -90,6 +112,7 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
         "params": dict(job.params),
         "fingerprint": dict(prepared.fingerprint),
         "keep": carried.keep,
+        "expect": prepared.ready.expected.told(),
         "rows": selection.stop,
         "epoch": run.commit.epoch,
         "sequence": run.commit.folded_through,
@@ -105,6 +128,7 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
             metadata=marks,
             mode=job.output.mode,
             overwrite=overwrite,
+            derive=carried.derive,
         )
     return run.mirror.put_results() if run.mirror else str(target)
 
@@ -124,7 +148,13 @@ class Table:
             yield from self.view.outcomes()
             return
         with tempfile.TemporaryDirectory(prefix="batchrunner-") as scratch:
-            yield from store.result_batches(self.view, self.remade.batches(), schema=self.schema, scratch=Path(scratch))
+            yield from store.result_batches(
+                self.view,
+                self.remade.batches(),
+                schema=self.schema,
+                scratch=Path(scratch),
+                derive=self.remade.carried.derive,
+            )
 
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""
@@ -189,7 +219,15 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
         raise JobError("it has changed since")
     checked = sources.Checked.from_json(known["checked"])
     source.learn(checked)
-    asker = templates.compile_request(job["request"], params=job["params"], base=base, columns=checked.columns)
+    wanted = remembered(manifest.get("expect"))
+    plain = templates.compile_request(job["request"], params=job["params"], base=base, columns=checked.columns)
+    asker = wanted.ask(plain)
     rows_are_data = has_question(job["request"])
-    carried = carry(keep=job["output"].get("keep"), rows_are_data=rows_are_data, id_column=id_column, asker=asker)
+    carried = carry(
+        keep=job["output"].get("keep"),
+        rows_are_data=rows_are_data,
+        id_column=id_column,
+        asker=asker,
+        expectation=wanted.expectation,
+    )
     return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)

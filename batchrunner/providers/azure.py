@@ -40,6 +40,7 @@ class Azure(OpenAI):
     own_hosts = "https://*.openai.azure.com"
     path = "/openai/deployments/{deployment}/chat/completions?api-version={api_version}"
     key_variable = "AZURE_OPENAI_API_KEY"
+    takes_json_schema = True
     model_needed = False
     habits = Habits(
         advice=(

@@ -39,6 +39,7 @@ class Provider(Protocol):
 
     Where that, or anything else of the dialect, needs a reason, the dialect may give it in `note`, for people.
     One whose servers may long be silent may say so in `first_byte_s`: the default of that clock, in seconds.
+    One that is known to take a JSON Schema as `response_format` may say so in `takes_json_schema`.
     """
 
     def normalise(self, base_url: str) -> str:

@@ -44,6 +44,23 @@ def build(
     return replace(request, key=_key(first.key, turns), turns=len(turns))
 
 
+def corrected(
+    provider: Provider,
+    ask: Mapping[str, Any],
+    endpoint: Endpoint,
+    corrections: Sequence[Mapping[str, Any]],
+    *,
+    without: frozenset[str] = _NOTHING,
+    answers: Sequence[Mapping[str, Any]] = (),
+) -> Request:
+    """The same request with these messages behind all others; its key stays the item's. Raises BadRow."""
+    plain = build(provider, ask, endpoint, without=without, answers=answers)
+    messages = orjson.loads(plain.body)["messages"]
+    bare = {name: value for name, value in ask.items() if name not in _OWN}
+    more = provider.build({**bare, "messages": [*messages, *corrections]}, endpoint, without=without)
+    return replace(more, key=plain.key, turns=plain.turns)
+
+
 def _key(first: str, turns: Sequence[Any]) -> str:
     """What is bought by all turns together."""
     return hashlib.blake2b(first.encode() + orjson.dumps(turns), digest_size=16).hexdigest()

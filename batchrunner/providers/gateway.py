@@ -27,6 +27,7 @@ class Gateway(OpenAI):
     base_url = "https://api.mor.org"
     path = "/api/v1/chat/completions"
     key_variable = "GATEWAY_API_KEY"
+    takes_json_schema = False
     streaming = "if asked for; always with tools"
     tools = "array"
     requests_per_key = 1

@@ -26,6 +26,7 @@ class OpenAI:
     base_url: str | None = "https://api.openai.com/v1"
     path = "/chat/completions"
     key_variable = "OPENAI_API_KEY"
+    takes_json_schema = True
     streaming = "if asked for, with usage"
     tools = "array"
     requests_per_minute: float | None = None

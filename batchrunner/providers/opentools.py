@@ -20,6 +20,7 @@ class OpenTools(OpenAI):
     base_url = "https://api.opentools.com"
     path = "/v1/chat/completions"
     key_variable = "OPENTOOLS_API_KEY"
+    takes_json_schema = False
     streaming = "if asked for"
     tools = "array, hosted ones too"
     # One request is a loop of up to nine model calls on the server (opentools.com/docs/api-reference/architecture).

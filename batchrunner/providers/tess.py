@@ -30,6 +30,7 @@ class Tess(OpenAI):
     base_url = "https://api.tess.im"
     path = "/agents/{agent_id}/openai/chat/completions"
     key_variable = "TESS_API_KEY"
+    takes_json_schema = False
     streaming = "if asked for"
     tools = 'text, such as "no-tools"'
     # A public client states one request a second for a token; no official figure is known.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchrunner.spec.load import for_rows, load
 from batchrunner.spec.model import (
     BudgetSpec,
+    ExpectSpec,
     InputSpec,
     JobSpec,
     LimitsSpec,
@@ -38,6 +39,7 @@ __all__ = [
     "BudgetSpec",
     "CHAT_FIELDS",
     "ENVIRONMENT",
+    "ExpectSpec",
     "Flag",
     "for_rows",
     "has_question",

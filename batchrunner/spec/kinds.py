@@ -151,6 +151,27 @@ def _run_patterns(value: Any) -> tuple[str, ...]:
     return (_text(value, what=what),) if isinstance(value, str) or not value else _texts(value, what=what)
 
 
+def _schema(value: Any) -> dict[str, Any] | str:
+    what = "a JSON Schema, 'file:PATH' of one, or 'package.module:Model' of a pydantic class"
+    if isinstance(value, dict) and value:
+        return value
+    if not isinstance(value, str) or not re.fullmatch(r"file:.+|[\w.]+:[\w.]+", value.strip()):
+        raise Unfit(expected(what, value))
+    return value.strip()
+
+
+def _repairs(value: Any) -> int:
+    if not _is_number(value) or value != int(value) or not 0 <= value <= 5:
+        raise Unfit(expected("a whole number from 0 to 5", value))
+    return int(value)
+
+
+def _prefix(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,40}", value):
+        raise Unfit(expected("letters, digits and _, such as 'out_'", value))
+    return value
+
+
 def _mode(value: Any) -> int:
     what = "a file mode that lets its owner read and write, as text such as '0640'"
     if not isinstance(value, str) or not re.fullmatch(r"0?[67][0-7]{2}", value):
@@ -277,6 +298,11 @@ Count = Annotated[int, _kind(partial(_whole, what="a whole number above 0", most
 Duration = Annotated[float, _kind(_duration)]
 InputPath = Annotated[str | tuple[str, ...], _kind(_input_path)]
 RunPatterns = Annotated[tuple[str, ...], _kind(_run_patterns)]
+Schema = Annotated[dict[str, Any] | str, _kind(_schema)]
+Repairs = Annotated[int, _kind(_repairs)]
+Prefix = Annotated[str, _kind(_prefix)]
+FORMATS = ("auto", "json_schema", "json_object", "none")
+Format = Annotated[Literal["auto", "json_schema", "json_object", "none"], _kind(partial(_one_of, words=FORMATS))]
 Columns = Annotated[tuple[str, ...], _kind(partial(_texts, what="a list of column names"))]
 Mode = Annotated[int, _kind(_mode)]
 Workspace = Annotated[str, _kind(_workspace)]

@@ -107,6 +107,21 @@ class Price(_Section):
     cached_per_million: kinds.Money | None = None
 
 
+class ExpectSpec(_Section):
+    """What answers have to be, and the columns that are made of them. Without a schema: anything."""
+
+    json_schema: kinds.Schema | None = Field(None, alias="schema")
+    """The schema, or where it is: `file:PATH` relative to the job, `package.module:Model`."""
+    prefix: kinds.Prefix = "out_"
+    """In front of the columns' names."""
+    repairs: kinds.Repairs = 1
+    """How often an answer that is not valid is asked to be mended."""
+    allow_length: kinds.Switch = False
+    """Whether an answer that was cut at its token limit counts."""
+    response_format: kinds.Format = "auto"
+    """What is sent of it: auto is the schema where the provider is known to take one, else nothing."""
+
+
 class ReuseSpec(_Section):
     """What need not be bought."""
 
@@ -173,6 +188,7 @@ class Document(_Section):
     budget: BudgetSpec = BudgetSpec()
     prices: dict[str, Price] = {}
     output: OutputSpec = OutputSpec()
+    expect: ExpectSpec = ExpectSpec()
     reuse: ReuseSpec = ReuseSpec()
     storage: StorageSpec = StorageSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
@@ -203,6 +219,7 @@ class JobSpec:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     prices: Mapping[str, Price] = field(default_factory=dict)
     output: OutputSpec = field(default_factory=OutputSpec)
+    expect: ExpectSpec = field(default_factory=ExpectSpec)
     reuse: ReuseSpec = field(default_factory=ReuseSpec)
     storage: StorageSpec = field(default_factory=StorageSpec)
     telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)

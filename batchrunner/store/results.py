@@ -17,10 +17,12 @@ from batchrunner.store.joining import Join
 from batchrunner.store.ledger import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from batchrunner.store.view import View
+
+    Derive = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 RESULTS = "results.parquet"
 
@@ -33,26 +35,31 @@ _PAGE_ROWS = 64
 """After so many rows a page may end, so that of long texts a reader need not hold a thousand at once."""
 
 
-def result_schema(kept: pa.Schema, *, has_turns: bool = False) -> pa.Schema:
-    """The columns of a results table with these columns of the input kept."""
-    return pa.schema([*outcome_schema(has_turns=has_turns), *kept])
+def result_schema(kept: pa.Schema, *, has_turns: bool = False, derived: Iterable[pa.Field] = ()) -> pa.Schema:
+    """The columns of a results table with these columns of the input kept, and these made of the answers."""
+    return pa.schema([*outcome_schema(has_turns=has_turns), *kept, *derived])
 
 
 def result_batches(
-    view: View, rows: Iterable[pa.RecordBatch] | int, *, schema: pa.Schema, scratch: Path | None = None
+    view: View,
+    rows: Iterable[pa.RecordBatch] | int,
+    *,
+    schema: pa.Schema,
+    scratch: Path | None = None,
+    derive: Derive | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """The input's rows in the input's order, each with its current outcome; nulls where there is none.
 
     `schema` is a `result_schema`. `rows` are batches of the input with `row` (ascending), `item_id`, `input_file`,
     `input_line` and the columns to keep; or only their number, where `tell_all` says that outcomes know the rest.
     `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the outcomes, should
-    they not fit in memory; the system's own unless told.
+    they not fit in memory; the system's own unless told. `derive` adds the columns that are made of the answers.
     """
     with Join(view, scratch) as join:
         found = (
             join.in_order(rows) if isinstance(rows, int) else (each for batch in rows for each in join.rows_of(batch))
         )
-        for batch in found:
+        for batch in found if derive is None else map(derive, found):
             yield batch.select(schema.names).cast(schema)
 
 
@@ -75,6 +82,7 @@ def build_results(
     metadata: Mapping[str, Any],
     mode: int = 0o640,
     overwrite: bool = False,
+    derive: Derive | None = None,
 ) -> int:
     """Put the results at `target`, whole and durable; give the number of rows.
 
@@ -83,7 +91,7 @@ def build_results(
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
     schema = marked(schema, view.run_id, metadata)
-    batches = result_batches(view, input_rows, schema=schema, scratch=target.parent)
+    batches = result_batches(view, input_rows, schema=schema, scratch=target.parent, derive=derive)
     return put_results(target, schema, batches, mode=mode)
 
 

@@ -13,8 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.providers.base import Provider
-    from batchrunner.records import Begun, Request
+    from batchrunner.records import Begun, Completion, Request
     from batchrunner.worker.trip import Asks, Settings, Trip
+
+
+CORRECTION = (
+    "Your answer does not fit what was asked for: {why}. "
+    "Answer again with the corrected JSON alone, without any other text."
+)
+REPAIRED = "repaired"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,7 +63,17 @@ class Requests:
         """What is sent now, as `asks` has it: the turn behind the last answer."""
         said = [conversation.assistant(answer) for answer in trip.answers]
         ask = asks.ask(trip.item.columns)
-        return conversation.build(self.provider, ask, self.settings.endpoint, without=trip.without, answers=said)
+        endpoint, without = self.settings.endpoint, trip.without
+        if trip.corrections:
+            return conversation.corrected(self.provider, ask, endpoint, trip.corrections, without=without, answers=said)
+        return conversation.build(self.provider, ask, endpoint, without=without, answers=said)
+
+    def correct(self, trip: Trip, completion: Completion, why: str) -> None:
+        """Have the next attempt say what was wrong with this answer."""
+        said = conversation.assistant({"text": completion.text, "refusal": completion.refusal})
+        trip.corrections += (said, {"role": "user", "content": CORRECTION.format(why=why)})
+        trip.repairs += 1
+        trip.request = None
 
     def _go_on(self, trip: Trip, key: str) -> bool:
         """Take up what an earlier run had answered of the same turns, sent in the same way; whether there was any."""
@@ -96,13 +113,18 @@ class Requests:
 
     def changes(self, trip: Trip) -> str | None:
         """What is sent otherwise than the row asks, by name."""
-        if not trip.without:
+        if not trip.without and not trip.repairs:
             return self.settings.sent_changes
         changes = [self.settings.sent_changes] if self.settings.sent_changes else []
         changes += [f"without {name}" for name in sorted(trip.without)]
+        changes += [f"{REPAIRED} {trip.repairs}x"] if trip.repairs else []
         return ", ".join(changes) or None
 
 
 def _redone(sent_changes: str | None) -> set[str]:
     """What a redo sends differently, without the fields that a server made us leave out."""
-    return {change for change in (sent_changes or "").split(", ") if change and not change.startswith("without ")}
+    return {
+        change
+        for change in (sent_changes or "").split(", ")
+        if change and not change.startswith(("without ", REPAIRED))
+    }

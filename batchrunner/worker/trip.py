@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from batchrunner.limits.budget import NOTHING, Reservation
 
@@ -11,12 +11,26 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.errors import BatchrunnerError, RequestError
-    from batchrunner.records import Endpoint, Item, Outcome, Request, Usage
+    from batchrunner.records import Completion, Endpoint, Item, Outcome, Request, Usage
 
 
 class Asks(Protocol):
     def ask(self, columns: Mapping[str, Any]) -> dict[str, Any]:
         """What a row asks for, as `Provider.build` takes it. Raises BadRow."""
+
+
+class Wrong(Protocol):
+    """Why an answer is not what was expected."""
+
+    @property
+    def error_type(self) -> Literal["invalid_output", "length"]: ...
+    @property
+    def said(self) -> str: ...
+
+
+class Expects(Protocol):
+    def fault(self, completion: Completion) -> Wrong | None:
+        """What is wrong with an answer, None for nothing."""
 
 
 class Pricing(Protocol):
@@ -53,6 +67,9 @@ class Trip:
     """Why the item must not be asked: an earlier one of its session failed."""
     answers: tuple[Mapping[str, Any], ...] = ()
     """To the turns so far, those of an earlier run included."""
+    repairs: int = 0
+    corrections: tuple[Mapping[str, Any], ...] = ()
+    """Messages behind all others: answers that were not as expected, each with what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,3 +106,5 @@ class Settings:
     keep_response: bool = True
     sent_changes: str | None = None
     """What `resend` changes, by name."""
+    repairs: int = 0
+    """How often an answer that is not as expected is asked to be mended."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchrunner.providers.base import Provider
     from batchrunner.records import Begun, Item
     from batchrunner.stack import Answer, Call, Channel
-    from batchrunner.worker.trip import Asks, Pricing, Settings
+    from batchrunner.worker.trip import Asks, Expects, Pricing, Settings
 
 LEAST_S = 0.05
 """Between two attempts for an item that nobody asked to wait."""
@@ -44,6 +44,7 @@ class Worker:
     estimator: Estimator
     budget: Budget
     settings: Settings
+    expect: Expects | None = None
     resend: Asks | None = None
     """Asks instead of `asks` what is sent; the item's request key stays that of `asks`."""
     begun: Mapping[str, Begun] = field(default_factory=dict)
@@ -185,16 +186,37 @@ class Worker:
         """Until the item's deadline."""
         return trip.began_at + self.settings.item_s - monotonic()
 
-    def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
+    def _settled(self, trip: Trip, answer: Answer) -> Outcome | Later:
+        """The outcome of an item whose last answer this is, unless it has to be mended."""
+        wrong = None if self.expect is None else self.expect.fault(answer.completion)
+        if wrong is None:
+            return self._outcomes.answered(trip, answer, "succeeded")
+        if wrong.error_type == "invalid_output" and trip.repairs < self.settings.repairs and self._left_s(trip) > 0:
+            self._mend(trip, answer, wrong.said)
+            return Later(wait_s=0.0, least_s=0.0)
+        outcome = self._outcomes.answered(trip, answer, "succeeded")
+        return dataclasses.replace(outcome, status="rejected", error_type=wrong.error_type, error=wrong.said)
+
+    def _mend(self, trip: Trip, answer: Answer, why: str) -> None:
+        """Ask for a better answer; this one was billed all the same."""
+        usage = answer.completion.usage
+        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
+            trip.failed_prompt_tokens = (trip.failed_prompt_tokens or 0) + (usage.prompt_tokens or 0)
+            trip.failed_completion_tokens = (trip.failed_completion_tokens or 0) + (usage.completion_tokens or 0)
+        trip.answers = trip.answers[:-1]
+        trip.retry = False
+        self._requests.correct(trip, answer.completion, why)
+
+    def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered | Later:
         """The item's outcome, or the turn that was answered where others are to follow."""
         request = trip.request
         assert request is not None
         if not request.turns:
-            return self._outcomes.answered(trip, answer, "succeeded")
+            return self._settled(trip, answer)
         said = conversation.answer_of(answer.completion)
         trip.answers += (said,)
         if len(trip.answers) == request.turns:
-            return self._outcomes.answered(trip, answer, "succeeded")
+            return self._settled(trip, answer)
         outcome = self._outcomes.answered(trip, answer, "unfinished")
         # Each record holds what is its own: the item's trips are added up by its outcome alone.
         turn = dataclasses.replace(outcome, turns=conversation.written([said]), possibly_billed=0)

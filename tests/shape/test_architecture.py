@@ -49,6 +49,7 @@ HOMES = {
     "rich": {"console", "cli"},
     "pydantic": {"spec"},
     "genai_prices": {"prices"},
+    "jsonschema_rs": {"expect"},
     "obstore": {"objects"},
     "boto3": {"objects"},
     "botocore": {"objects"},
@@ -56,9 +57,9 @@ HOMES = {
     "prometheus_client": {"telemetry"},
     "requests": {"telemetry"},
     "ray": {"engines"},
-    "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
+    "pyarrow": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
-    "orjson": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
+    "orjson": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
 }
 ROOT = Path(batchrunner.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))

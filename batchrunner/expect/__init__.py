@@ -1,0 +1,8 @@
+"""What an answer is expected to be: found in its text, held against a JSON Schema, put into declared columns."""
+
+from __future__ import annotations
+
+from batchrunner.expect.expectation import Expectation, Fault, expectation
+from batchrunner.expect.schemas import load_schema
+
+__all__ = ["Expectation", "Fault", "expectation", "load_schema"]

@@ -1,0 +1,215 @@
+"""Typed columns: answers held against a JSON Schema, mended where they can be, and put into declared columns."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pytest
+from driving import batchrunner, prompts, write_rows
+from faulty_server import serve_in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from faulty_server import Seen
+
+JOB = """
+name = "labels"
+[input]
+path = "rows.jsonl"
+[provider]
+kind = "{kind}"
+base_url = "{url}"
+api_key = "none"
+[request]
+model = "m"
+agent_id = 1
+[limits]
+requests_per_minute = "none"
+[output]
+dir = "run"
+[expect]
+{expect}
+[expect.schema]
+type = "object"
+required = ["label", "score"]
+additionalProperties = false
+[expect.schema.properties]
+label = {{ enum = ["bug", "praise"] }}
+score = {{ type = "integer" }}
+note = {{ type = ["string", "null"] }}
+tags = {{ type = "array", items = {{ type = "string" }} }}
+who = {{ type = "object", properties = {{ name = {{ type = "string" }} }} }}
+"""
+RIGHT = {"label": "bug", "score": 3, "tags": [], "who": {"name": "Ana"}}
+
+
+def reply(text: str, finish_reason: str = "stop") -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {
+        "status": 200,
+        "body_json": {
+            "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
+            "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+        },
+    }
+
+
+def answering(texts: Mapping[str, str]) -> Any:
+    """By the prompt; `mended` where a correction was asked for."""
+
+    def answer(seen: Seen) -> dict[str, Any]:
+        messages = json.loads(seen.body)["messages"]
+        if len(messages) > 1:
+            return reply(texts["mended"])
+        return reply(texts[messages[0]["content"]])
+
+    return answer
+
+
+def write_job(folder: Path, url: str, *, kind: str = "openai", expect: str = "") -> Path:
+    job = folder / "job.toml"
+    where = f"{url}/v1" if kind == "openai" else url
+    job.write_text(JOB.format(kind=kind, url=where, expect=expect))
+    return job
+
+
+def run(job: Path, *more: object) -> Any:
+    return batchrunner("run", job, "--json", *more)
+
+
+def test_answers_become_declared_columns(tmp_path):
+    texts = {
+        "Say p 0": json.dumps(RIGHT),
+        "Say p 1": f"Here you are:\n```json\n{json.dumps({**RIGHT, 'label': 'praise'})}\n```\nBye.",
+        "Say p 2": 'I think {"label": "bug", "score": 7.0} fits.',
+    }
+    write_rows(tmp_path / "rows.jsonl", prompts(3))
+    with serve_in_thread() as server:
+        server.default = answering(texts)
+        ended = run(write_job(tmp_path, server.url))
+        bodies = [json.loads(seen.body) for seen in server.seen]
+
+    assert ended.code == 0, ended.err
+    table = pl.read_parquet(ended.summary["results"])
+    assert table["out_label"].to_list() == ["bug", "praise", "bug"]
+    assert table["out_score"].to_list() == [3, 3, 7]
+    assert table["out_tags"].to_list() == [[], [], None]
+    assert (
+        table["out_who"].to_list() == [{"name": "Ana"}, {"name": "Ana"}, {"name": None}] or table["out_who"][2] is None
+    )
+    assert table.schema["out_note"] == pl.String
+    assert table.schema["out_score"] == pl.Int64
+    assert {body["response_format"]["type"] for body in bodies} == {"json_schema"}
+    shown = batchrunner("export", tmp_path / "run", "--where", "out_label = 'praise'")
+    assert [json.loads(line)["out_score"] for line in shown.out.splitlines()] == [3]
+
+
+def test_a_wrong_answer_is_mended_or_kept_as_rejected(tmp_path):
+    texts = {"Say p 0": '{"label": "bug"}', "mended": json.dumps(RIGHT)}
+    write_rows(tmp_path / "rows.jsonl", prompts(1))
+    with serve_in_thread() as server:
+        server.default = answering(texts)
+        mended = run(write_job(tmp_path, server.url))
+        asked = [json.loads(seen.body)["messages"] for seen in server.seen]
+        again = run(tmp_path / "job.toml")
+        texts["mended"] = "no"
+        stubborn = run(tmp_path / "job.toml", "--out", tmp_path / "other")
+        sent = len(server.seen)
+
+    assert [mended.code, again.code, stubborn.code] == [0, 0, 3], mended.err
+    assert [message["role"] for message in asked[1]] == ["user", "assistant", "user"]
+    assert '"score" is a required property' in asked[1][2]["content"]
+    good, bad = (pl.read_parquet(one.summary["results"]).row(0, named=True) for one in (mended, stubborn))
+    assert (good["attempts"], good["failed_prompt_tokens"], good["sent_changes"]) == (2, 10, "repaired 1x")
+    assert good["out_label"] == "bug"
+    assert sent == 4
+    assert (bad["status"], bad["error_type"], bad["text"], bad["out_label"]) == (
+        "rejected",
+        "invalid_output",
+        "no",
+        None,
+    )
+    assert bad["response"] is not None
+    assert bad["failed_completion_tokens"] == bad["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(("expect", "code"), [("", 3), ("allow_length = true", 0)])
+def test_a_cut_answer_is_rejected_unless_it_may_be_cut(tmp_path, expect, code):
+    write_rows(tmp_path / "rows.jsonl", prompts(1))
+    with serve_in_thread() as server:
+        server.default = lambda _: reply(json.dumps(RIGHT), "length")
+        ended = run(write_job(tmp_path, server.url, expect=expect))
+        asked = len(server.seen)
+
+    assert ended.code == code
+    assert asked == 1
+    row = pl.read_parquet(ended.summary["results"]).row(0, named=True)
+    assert row["error_type"] == ("length" if code else None)
+    assert row["text"] == json.dumps(RIGHT)
+
+
+def test_a_dialect_that_drops_formats_silently_is_sent_none_and_a_new_schema_asks_nothing_again(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", prompts(2))
+    with serve_in_thread() as server:
+        server.default = lambda _: reply(json.dumps(RIGHT))
+        job = write_job(tmp_path, server.url, kind="tess")
+        first = run(job)
+        job.write_text(job.read_text().replace("[expect]", '[expect]\nprefix = "is_"'))
+        second = run(job)
+        bodies = [json.loads(seen.body) for seen in server.seen]
+
+    assert [first.code, second.code] == [0, 0], second.err
+    assert len(bodies) == 2
+    assert not any("response_format" in body for body in bodies)
+    assert pl.read_parquet(second.summary["results"])["is_label"].to_list() == ["bug", "bug"]
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ('"file:none.json"', "expect.schema: none.json: no such file or directory"),
+        ('"no.such:Model"', "expect.schema: no.such:Model: No module named 'no'"),
+        ('{ type = "objct" }', "expect.schema.type"),
+        ('{ "$ref" = "http://127.0.0.1:9/x" }', "is another document, and none is fetched"),
+        ("3", "expect.schema: expected a JSON Schema"),
+    ],
+)
+def test_faults_of_the_schema(tmp_path, schema, said):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
+    words = [
+        "--provider",
+        "tess",
+        "--agent-id",
+        1,
+        "--base-url",
+        "http://127.0.0.1:9",
+        "--set",
+        f"expect.schema={schema}",
+    ]
+
+    ended = batchrunner("run", rows, *words, cwd=tmp_path)
+
+    assert ended.code == 2
+    assert said in ended.err
+
+
+def test_a_pydantic_class_beside_the_job(tmp_path):
+    (tmp_path / "shapes.py").write_text(
+        "import pydantic\nclass Label(pydantic.BaseModel):\n    label: str\n    sure: float\n"
+    )
+    write_rows(tmp_path / "rows.jsonl", prompts(1))
+    with serve_in_thread() as server:
+        server.default = lambda _: reply('{"label": "bug", "sure": 1}')
+        job = write_job(tmp_path, server.url)
+        text = job.read_text()
+        job.write_text(text[: text.index("[expect.schema]")].replace("[expect]", '[expect]\nschema = "shapes:Label"'))
+        ended = run(job)
+
+    assert ended.code == 0, ended.err
+    table = pl.read_parquet(ended.summary["results"])
+    assert table.schema["out_sure"] == pl.Float64
+    assert table["out_sure"].to_list() == [1.0]
