@@ -20,7 +20,7 @@ from batchrunner.schema import outcome_schema
 from batchrunner.spec import StorageSpec, has_question
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.expect import Expectation
@@ -44,10 +44,12 @@ class Carry:
         derived = () if self.expectation is None else self.expectation.columns.values()
         return store.result_schema(self.schema(checked), has_turns=self.has_turns, derived=derived)
 
-    @property
-    def derive(self) -> Callable[[Any], Any] | None:
-        """Adds the columns that are made of the answers; None where there are none."""
-        return None if self.expectation is None else self.expectation.derived
+    def layout(self, checked: sources.Checked) -> Any:
+        """The same, with how those are made that come of the answers."""
+        schema = self.results(checked)
+        if self.expectation is None:
+            return schema
+        return store.Derived(schema=schema, derive=self.expectation.derived)
 
     @property
     def _taken(self) -> list[str]:
@@ -124,11 +126,10 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
             view,
             count if known else carried.batches(prepared.ready.source, checked, selection=selection),
             target,
-            schema=carried.results(checked),
+            schema=carried.layout(checked),
             metadata=marks,
             mode=job.output.mode,
             overwrite=overwrite,
-            derive=carried.derive,
         )
     return run.mirror.put_results() if run.mirror else str(target)
 
@@ -148,13 +149,8 @@ class Table:
             yield from self.view.outcomes()
             return
         with tempfile.TemporaryDirectory(prefix="batchrunner-") as scratch:
-            yield from store.result_batches(
-                self.view,
-                self.remade.batches(),
-                schema=self.schema,
-                scratch=Path(scratch),
-                derive=self.remade.carried.derive,
-            )
+            layout = self.remade.carried.layout(self.remade.checked)
+            yield from store.result_batches(self.view, self.remade.batches(), schema=layout, scratch=Path(scratch))
 
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""

@@ -23,6 +23,7 @@ from batchrunner.store.patience import Patience
 from batchrunner.store.places import doubts, lock_path, unsure_file_system
 from batchrunner.store.results import (
     RESULTS,
+    Derived,
     build_results,
     check_target,
     result_batches,
@@ -40,6 +41,7 @@ from batchrunner.store.writer import Writer
 __all__ = [
     "Cleaned",
     "Commit",
+    "Derived",
     "Epoch",
     "FAILED",
     "Failure",

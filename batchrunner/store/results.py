@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from batchrunner.store.view import View
 
-    Derive = Callable[[pa.RecordBatch], pa.RecordBatch]
-
 RESULTS = "results.parquet"
 
 OURS = b"batchrunner_run"
@@ -35,32 +34,37 @@ _PAGE_ROWS = 64
 """After so many rows a page may end, so that of long texts a reader need not hold a thousand at once."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """The columns of a table, some of them made of the answers."""
+
+    schema: pa.Schema
+    derive: Callable[[pa.RecordBatch], pa.RecordBatch]
+    """Adds those columns to results that lack them."""
+
+
 def result_schema(kept: pa.Schema, *, has_turns: bool = False, derived: Iterable[pa.Field] = ()) -> pa.Schema:
     """The columns of a results table with these columns of the input kept, and these made of the answers."""
     return pa.schema([*outcome_schema(has_turns=has_turns), *kept, *derived])
 
 
 def result_batches(
-    view: View,
-    rows: Iterable[pa.RecordBatch] | int,
-    *,
-    schema: pa.Schema,
-    scratch: Path | None = None,
-    derive: Derive | None = None,
+    view: View, rows: Iterable[pa.RecordBatch] | int, *, schema: pa.Schema | Derived, scratch: Path | None = None
 ) -> Iterator[pa.RecordBatch]:
     """The input's rows in the input's order, each with its current outcome; nulls where there is none.
 
     `schema` is a `result_schema`. `rows` are batches of the input with `row` (ascending), `item_id`, `input_file`,
     `input_line` and the columns to keep; or only their number, where `tell_all` says that outcomes know the rest.
     `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the outcomes, should
-    they not fit in memory; the system's own unless told. `derive` adds the columns that are made of the answers.
+    they not fit in memory; the system's own unless told.
     """
+    columns, derive = (schema.schema, schema.derive) if isinstance(schema, Derived) else (schema, None)
     with Join(view, scratch) as join:
         found = (
             join.in_order(rows) if isinstance(rows, int) else (each for batch in rows for each in join.rows_of(batch))
         )
         for batch in found if derive is None else map(derive, found):
-            yield batch.select(schema.names).cast(schema)
+            yield batch.select(columns.names).cast(columns)
 
 
 def tell_all(view: View, rows: int) -> bool:
@@ -78,11 +82,10 @@ def build_results(
     input_rows: Iterable[pa.RecordBatch] | int,
     target: Path,
     *,
-    schema: pa.Schema,
+    schema: pa.Schema | Derived,
     metadata: Mapping[str, Any],
     mode: int = 0o640,
     overwrite: bool = False,
-    derive: Derive | None = None,
 ) -> int:
     """Put the results at `target`, whole and durable; give the number of rows.
 
@@ -90,9 +93,9 @@ def build_results(
     when the disk refuses, and when something that is not this run's is at `target`, unless told to overwrite it.
     """
     check_target(target, run_id=view.run_id, overwrite=overwrite)
-    schema = marked(schema, view.run_id, metadata)
-    batches = result_batches(view, input_rows, schema=schema, scratch=target.parent, derive=derive)
-    return put_results(target, schema, batches, mode=mode)
+    batches = result_batches(view, input_rows, schema=schema, scratch=target.parent)
+    columns = schema.schema if isinstance(schema, Derived) else schema
+    return put_results(target, marked(columns, view.run_id, metadata), batches, mode=mode)
 
 
 def put_results(target: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, mode: int) -> int:
