@@ -41,6 +41,9 @@ agent_id = 8794
 [output]
 # dir = "runs/{name}"            # default: runs/{name} beside this file
 
+[expect]
+# schema = "file:answer.schema.json"             # answers have to be valid by it, and become columns
+
 [reuse]
 # from = "runs/{name}-*"         # answers of earlier runs under the same request are taken over
 # dedupe = true                  # rows that ask the same are sent once

@@ -10,6 +10,7 @@ import orjson
 
 from batchrunner.simulator.asks import CHARS_PER_TOKEN, tokens
 from batchrunner.simulator.chance import another, share
+from batchrunner.simulator.shaped import shaped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -80,8 +81,9 @@ class Answer:
         }
 
 
-def answer(ask: Ask, *, lot: bytes, seed: int, model: str) -> Answer:
-    choices = tuple(_choice(ask, another(lot, number) if number else lot, seed) for number in range(ask.choices))
+def answer(ask: Ask, *, lot: bytes, seed: int, model: str, invalid_rate: float = 0.0) -> Answer:
+    lots = (another(lot, number) if number else lot for number in range(ask.choices))
+    choices = tuple(_choice(ask, each, seed, invalid_rate) for each in lots)
     return Answer(
         answer_id=lot.hex()[:24],
         model=ask.model or model,
@@ -91,13 +93,19 @@ def answer(ask: Ask, *, lot: bytes, seed: int, model: str) -> Answer:
     )
 
 
-def _choice(ask: Ask, lot: bytes, seed: int) -> Choice:
+def _choice(ask: Ask, lot: bytes, seed: int, invalid_rate: float) -> Choice:
     if ask.tool is not None:
         return Choice(text=None, finish_reason="tool_calls", tool_calls=(_call(ask.tool, ask.topic, seed),))
-    text = _verdict(ask.topic, lot) if ask.wants_json else _prose(ask.topic, lot)
+    text = _text(ask, lot, invalid_rate)
     if ask.max_tokens is not None and tokens(len(text)) > ask.max_tokens:
         return Choice(text=text[: ask.max_tokens * CHARS_PER_TOKEN], finish_reason="length")
     return Choice(text=text, finish_reason="stop")
+
+
+def _text(ask: Ask, lot: bytes, invalid_rate: float) -> str:
+    if ask.schema is not None:
+        return shaped(ask.schema, ask.topic, lot, invalid_rate=invalid_rate)
+    return _verdict(ask.topic, lot) if ask.wants_json else _prose(ask.topic, lot)
 
 
 def _prose(topic: str, lot: bytes) -> str:

@@ -27,6 +27,8 @@ class Ask:
     stream: bool = False
     include_usage: bool = False
     wants_json: bool = False
+    schema: Mapping[str, Any] | None = None
+    """What the answer has to be an instance of."""
     tool: Mapping[str, Any] | None = None
     """The function that the answer calls."""
     max_tokens: int | None = None
@@ -51,6 +53,7 @@ def read(body: Mapping[str, Any]) -> Ask:
         stream=body.get("stream") in (True, "true"),
         include_usage=isinstance(options, dict) and options.get("include_usage") is True,
         wants_json=_names_json_format(body.get("response_format")) or any("JSON" in text for text in texts),
+        schema=_schema(body.get("response_format")),
         tool=_tool(body, messages),
         max_tokens=_whole(body.get("max_completion_tokens")) or _whole(body.get("max_tokens")),
         choices=min(_whole(body.get("n")) or 1, MOST_CHOICES),
@@ -79,6 +82,12 @@ def _topic(messages: list[dict[str, Any]]) -> str:
 
 def _names_json_format(response_format: Any) -> bool:
     return isinstance(response_format, dict) and response_format.get("type") in ("json_object", "json_schema")
+
+
+def _schema(response_format: Any) -> Mapping[str, Any] | None:
+    named = response_format.get("json_schema") if _names_json_format(response_format) else None
+    schema = named.get("schema") if isinstance(named, dict) else None
+    return schema if isinstance(schema, dict) else None
 
 
 def _tool(body: Mapping[str, Any], messages: list[dict[str, Any]]) -> Mapping[str, Any] | None:

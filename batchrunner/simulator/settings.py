@@ -35,6 +35,8 @@ class Settings:
     """Share of replies that send headers and then nothing for `stall_s`."""
     garbage_rate: float = 0.0
     """Share of replies with status 200 that hold no completion."""
+    invalid_rate: float = 0.0
+    """Share of answers to a request with a JSON Schema that are not valid by it."""
     seed: int = 0
     log: Path | None = None
     """JSON lines are appended here, one per request, without secrets."""
@@ -57,5 +59,7 @@ class Settings:
         for name in RATES:
             if not 0 <= (value := getattr(self, name)) <= 1:
                 yield f"simulator: {name}: expected a share from 0 to 1, got {value!r}"
+        if not 0 <= self.invalid_rate <= 1:
+            yield f"simulator: invalid_rate: expected a share from 0 to 1, got {self.invalid_rate!r}"
         if (total := sum(getattr(self, name) for name in RATES)) > 1 + 1e-9:
             yield f"simulator: {', '.join(RATES)}: expected at most 1 together, got {total:g}"

@@ -115,7 +115,13 @@ class Traffic:
 
     def _admitted(self, found: Route, ask: Ask, drawn: bytes, allowance: Allowance) -> Plan:
         fault = self._dice.fault(drawn)
-        said = answer(ask, lot=drawn, seed=self._settings.seed, model=found.dialect.model)
+        said = answer(
+            ask,
+            lot=drawn,
+            seed=self._settings.seed,
+            model=found.dialect.model,
+            invalid_rate=self._settings.invalid_rate,
+        )
         used = 0 if fault == "error" else said.total_tokens
         return replace(
             _reply(found, ask, said, drawn, fault),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from driving import batchrunner, prompts, write_rows
+from driving import api, batchrunner, prompts, write_rows
 from faulty_server import serve_in_thread
 
 if TYPE_CHECKING:
@@ -213,3 +213,20 @@ def test_a_pydantic_class_beside_the_job(tmp_path):
     table = pl.read_parquet(ended.summary["results"])
     assert table.schema["out_sure"] == pl.Float64
     assert table["out_sure"].to_list() == [1.0]
+
+
+def test_the_simulator_answers_by_the_schema_and_wrongly_at_a_rate(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", prompts(60))
+    with api(tmp_path / "log", invalid_rate=0.5) as simulator:
+        job = write_job(tmp_path, simulator.url)
+        ended = run(job)
+        asked = len(simulator.seen())
+
+    table = pl.read_parquet(ended.summary["results"])
+    assert ended.code == 3
+    assert asked == table["attempts"].sum() > 60
+    by_status = dict(table["status"].value_counts().rows())
+    assert 30 < by_status["succeeded"] < 58
+    assert set(table.filter(status="rejected")["error_type"]) == {"invalid_output"}
+    assert set(table.filter(status="succeeded")["out_label"]) == {"bug", "praise"}
+    assert ended.summary["failed_by_type"]["invalid_output"]["count"] == by_status["rejected"]

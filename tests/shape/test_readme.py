@@ -41,14 +41,26 @@ def test_it_names_every_results_column():
 
 
 def test_its_job_file_is_valid_and_complete(tmp_path):
-    (text,) = blocks("toml")
+    text, *_ = blocks("toml")
     job = tmp_path / "job.toml"
     job.write_text(text)
 
     loaded = spec.load(job, params={"ds": "2026-11-20"})
 
     document = tomllib.loads(text)
-    sections = ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "reuse", "storage", "telemetry")
+    sections = (
+        "input",
+        "provider",
+        "limits",
+        "retry",
+        "timeouts",
+        "budget",
+        "output",
+        "expect",
+        "reuse",
+        "storage",
+        "telemetry",
+    )
     for section in sections:
         known = {field.alias or name for name, field in type(getattr(loaded, section)).model_fields.items()}
         # Two ways to sign in exclude each other: one of them is a comment.
