@@ -6,6 +6,7 @@ from batchrunner.assemble.invoke import invoke
 from batchrunner.assemble.merge import merge_runs
 from batchrunner.assemble.places import Place, bring, place_of
 from batchrunner.assemble.plan import plan
+from batchrunner.assemble.reparse import reparse
 from batchrunner.assemble.state import state_of
 from batchrunner.assemble.table import Table, open_table
 from batchrunner.assemble.upkeep import clean_run
@@ -22,6 +23,7 @@ __all__ = [
     "place_of",
     "plan",
     "Redo",
+    "reparse",
     "state_of",
     "Table",
 ]

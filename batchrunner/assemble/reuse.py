@@ -75,11 +75,11 @@ def take_over(run: Run, prepared: Prepared, selection: Selection, *, simulate: b
     wanted = _wanted(prepared, selection, run.ledger.settled_mask())
     counts, notes = {REUSED: 0, DUPLICATE: 0}, []
     if spec.dedupe:
-        counts[DUPLICATE] = _record(run, copies(run.view(), wanted, origin=DUPLICATE, statuses=SETTLED))
+        counts[DUPLICATE] = record_all(run, copies(run.view(), wanted, origin=DUPLICATE, statuses=SETTLED))
     for directory in earlier_runs(prepared, apart=run.directory, simulate=simulate):
         try:
             view = view_run(directory)
-            counts[REUSED] += _record(run, copies(view, wanted, origin=REUSED, statuses=ANSWERED))
+            counts[REUSED] += record_all(run, copies(view, wanted, origin=REUSED, statuses=ANSWERED))
         except RunError as error:
             notes.append(f"nothing more is taken over from {directory}: {error}")
     if any(counts.values()):
@@ -116,14 +116,14 @@ def fanned_out(
     if not followers:
         return record
 
-    async def record_all(outcome: Outcome) -> None:
+    async def record_each(outcome: Outcome) -> None:
         await record(outcome)
         for item in followers.get(outcome.row, ()) if outcome.status != "unfinished" else ():
             copy = copy_for(item, outcome, DUPLICATE)
             await record(copy)
             settled(copy)
 
-    return record_all
+    return record_each
 
 
 def earlier_runs(prepared: Prepared, *, apart: Path, simulate: bool) -> Iterator[Path]:
@@ -159,7 +159,8 @@ def _wanted(prepared: Prepared, selection: Selection, skip: bytes) -> Wanted:
     return wanted
 
 
-def _record(run: Run, outcomes: Iterable[Outcome]) -> int:
+def record_all(run: Run, outcomes: Iterable[Outcome]) -> int:
+    """Write outcomes to a run that has begun; how many there were. Raises StoreError."""
     count = 0
     waiting: list[Outcome] = []
     for outcome in outcomes:

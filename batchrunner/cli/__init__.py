@@ -30,6 +30,7 @@ COMMANDS = (
     "fsck",
     "clean",
     "merge",
+    "reparse",
     "simulator",
     "providers",
     "init",

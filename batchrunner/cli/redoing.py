@@ -29,7 +29,7 @@ NOT_AGAIN = (
 def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, Any], notice: Notice) -> int:
     """Buy again the items of TARGET for which `where` is true. Returns the exit code."""
     found = find_place(target, given)
-    call_target, options = _call(target, found, given)
+    call_target, options = call_of(target, found, given)
     job = load_job(call_target, options)
     changed = dict(spec.parse_set(text) for text in changes)
     for key in changed:
@@ -50,7 +50,7 @@ def redo(target: str, where: str, changes: tuple[str, ...], given: Mapping[str, 
     )
 
 
-def _call(target: str, found: Found, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def call_of(target: str, found: Found, given: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The target and options that the run was last called with, with what this call gives on top."""
     if Path(target).is_file():
         return target, dict(given)

@@ -11,7 +11,7 @@ from batchrunner.store.claim import Claim as RunClaim
 from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
-from batchrunner.store.copying import Open, Wanted, copies, copy_for, count_copies
+from batchrunner.store.copying import Open, Wanted, answers, copies, copy_for, count_copies, verdict_revised
 from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
@@ -39,6 +39,7 @@ from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
 
 __all__ = [
+    "answers",
     "Cleaned",
     "Commit",
     "Derived",
@@ -90,6 +91,7 @@ __all__ = [
     "results_match",
     "totals",
     "unsure_file_system",
+    "verdict_revised",
     "view_run",
     "write_manifest",
 ]

@@ -121,13 +121,44 @@ def _asked(view: View, source: Source, statuses: Sequence[str]) -> list[tuple[in
 def _copied(view: View, source: Source, numbers: list[int], wanted: Wanted, origin: str) -> Iterator[Outcome]:
     table = view.read_current(source, RECORD.names)
     table = table.filter(pc.is_in(table["sequence"], pa.array(numbers, pa.int64()))).select(RECORD.names)
+    for found in _outcomes(table):
+        for item in wanted.take(found.request_key or ""):
+            yield copy_for(item, found, origin)
+
+
+def answers(view: View, *, errors: Sequence[str]) -> Iterator[Outcome]:
+    """The current outcomes that were rejected for one of these errors, or where there are none those that succeeded.
+
+    Without what only the wire said of them: reply, choices.
+    """
+    names = [name for name in RECORD.names if name not in ("response", "choices")] if not errors else RECORD.names
+    for source in view.sources:
+        table = view.read_current(source, names).select(names)
+        wanted = pc.is_in(table["error_type"], pa.array(errors)) if errors else pc.equal(table["status"], "succeeded")
+        yield from _outcomes(table.filter(wanted))
+
+
+def verdict_revised(outcome: Outcome) -> Outcome:
+    """An answer that was refused by our own judgement, and is taken now; what it cost is in the books already."""
+    return replace(
+        outcome,
+        status="succeeded",
+        error_type=None,
+        error=None,
+        origin="reparsed",
+        cost_usd=0.0,
+        failed_prompt_tokens=None,
+        failed_completion_tokens=None,
+        possibly_billed=0,
+    )
+
+
+def _outcomes(table: pa.Table) -> Iterator[Outcome]:
     for name in _TIMES:
         table = table.set_column(table.column_names.index(name), name, table[name].cast(pa.int64()))
     for batch in table.to_batches(max_chunksize=256):
         for fields in batch.to_pylist():
-            found = Outcome(**fields)
-            for item in wanted.take(found.request_key or ""):
-                yield copy_for(item, found, origin)
+            yield Outcome(**fields)
 
 
 def copy_for(item: Open, outcome: Outcome, origin: str) -> Outcome:

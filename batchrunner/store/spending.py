@@ -24,7 +24,7 @@ SUMMED = (
     "possibly_billed",
 )
 _COUNTED = ("attempts", "status", "error_type", "finish_reason", "latency_s", "origin")
-COPIED = ("reused", "duplicate")
+COPIED = ("reused", "duplicate", "reparsed")
 """Origins of outcomes that cost nothing here."""
 _SAMPLE = 200_000
 """About how many outcomes quantiles are taken from."""

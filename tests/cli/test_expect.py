@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from driving import api, batchrunner, prompts, write_rows
+from driving import api, batchrunner, prompts, run_words, write_rows
 from faulty_server import serve_in_thread
 
 if TYPE_CHECKING:
@@ -230,3 +230,42 @@ def test_the_simulator_answers_by_the_schema_and_wrongly_at_a_rate(tmp_path):
     assert set(table.filter(status="rejected")["error_type"]) == {"invalid_output"}
     assert set(table.filter(status="succeeded")["out_label"]) == {"bug", "praise"}
     assert ended.summary["failed_by_type"]["invalid_output"]["count"] == by_status["rejected"]
+
+
+def test_another_schema_is_applied_to_the_answers_there_are(tmp_path):
+    texts = {"Say p 0": json.dumps(RIGHT), "Say p 1": json.dumps({**RIGHT, "label": "other"})}
+    write_rows(tmp_path / "rows.jsonl", prompts(2))
+    with serve_in_thread() as server:
+        server.default = answering({**texts, "mended": texts["Say p 1"]})
+        job = write_job(tmp_path, server.url)
+        first = run(job)
+        job.write_text(job.read_text().replace('["bug", "praise"]', '["other", "praise"]'))
+        changed = run(job)
+        parsed = batchrunner("reparse", job, "--json")
+        looked = batchrunner("status", tmp_path / "run", "--json")
+        sound = batchrunner("fsck", tmp_path / "run")
+        sent = len(server.seen)
+
+    assert [first.code, changed.code, parsed.code, sound.code] == [3, 13, 0, 0], (parsed.err, sound.err)
+    assert "expect.schema" in changed.err
+    assert sent == 3
+    assert (parsed.summary["revived"], parsed.summary["not_valid"]) == (1, 1)
+    table = pl.read_parquet(parsed.summary["results"])
+    assert table["status"].to_list() == ["succeeded", "succeeded"]
+    assert table["out_label"].to_list() == [None, "other"]
+    assert table["origin"].to_list() == ["sent", "reparsed"]
+    state = json.loads(looked.out)
+    assert (state["items"]["succeeded"], state["exit"]) == (2, 0)
+    # Three answers were paid for, whatever they are called now.
+    assert state["prompt_tokens"] == 30
+
+
+def test_reparse_needs_something_to_derive(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(1))
+    with api(tmp_path / "log") as simulator:
+        batchrunner(*run_words(rows, simulator.url, "--out", tmp_path / "run"))
+
+    ended = batchrunner("reparse", tmp_path / "run")
+
+    assert ended.code == 2
+    assert "expected a job with [expect] schema" in ended.err
