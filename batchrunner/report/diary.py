@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 BESIDE_PACING = frozenset({"item_rejected", "item_exhausted", "run_started", "run_ended", "bug_met"})
@@ -146,7 +146,7 @@ def _paused(fields: Mapping[str, Any]) -> str:
     return f"nothing was sent for {fields['seconds']:,.1f} s: {why}"
 
 
-_WORDS = {
+_WORDS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "signal_received": lambda f: f"{f['signal']} received" + (f", number {f['count']}" if f["count"] > 1 else ""),
     "lane_paused": _paused,
     "lane_down": lambda f: f"nothing came through; one probe after {f['probe_s']:,.0f} s: {f['error']}",

@@ -122,7 +122,7 @@ class Figures:
         if not len(frame):
             return
         self.all.add(frame)
-        self.possibly_billed += frame["possibly_billed"].sum()
+        self.possibly_billed += int(frame["possibly_billed"].sum())
         self._count(frame)
         for (name,), group in frame.group_by(self.by):
             self._group(str(name) if name is not None else "").add(group)

@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 UNKNOWN = "unknown"
-NONE = "–"
+NONE = "-"
 
 
 def money(usd: float | None) -> str:

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-Align = Literal["left", "right", "rest"]
-"""Of a column: `rest` is to the left, and takes the room that others leave; it is cut where a line is short."""
 Tone = Literal["", "good", "bad", "warn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A table: its caption, heads and rows of texts."""
+    """A table: its caption, heads and rows of texts.
+
+    `aligns` has a letter for each column: `<` left, `>` right, `*` left, and cut first where a line is short.
+    """
 
     caption: str
     heads: Sequence[str]
-    aligns: Sequence[Align]
+    aligns: str
     rows: Sequence[Sequence[str]]
     left_out: str = ""
     """What is said of rows that are not in it."""

@@ -11,7 +11,7 @@ from batchrunner.report.sections import Pace
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from batchrunner.report.sections import Align, Document, Grid, Section
+    from batchrunner.report.sections import Document, Grid, Section
 
 WIDTH = 80
 MOST_ROWS = 12
@@ -77,10 +77,10 @@ def grid_lines(grid: Grid, clean: Callable[[str], str]) -> Iterator[str]:
         yield f"... {grid.left_out}"
 
 
-def _widths(rows: Sequence[Sequence[str]], aligns: Sequence[Align]) -> list[int]:
+def _widths(rows: Sequence[Sequence[str]], aligns: str) -> list[int]:
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-    for kind in ("rest", "left"):
+    for kind in ("*", "<"):
         for number in sorted(range(len(widths)), key=lambda each: -widths[each]):
             if aligns[number] == kind and over > 0:
                 taken = min(over, max(0, widths[number] - NARROWEST))
@@ -89,5 +89,5 @@ def _widths(rows: Sequence[Sequence[str]], aligns: Sequence[Align]) -> list[int]
     return widths
 
 
-def _cell(text: str, width: int, align: Align) -> str:
-    return text.rjust(width) if align == "right" else numbers.cut(text, width).ljust(width)
+def _cell(text: str, width: int, align: str) -> str:
+    return text.rjust(width) if align == ">" else numbers.cut(text, width).ljust(width)

@@ -60,9 +60,12 @@ class Stretch:
     def requests_per_minute(self) -> float:
         return self.attempts / self.seconds * 60
 
-    @property
-    def tokens_per_minute(self) -> float:
-        return self.tokens / self.seconds * 60
+    def per_minute(self, what: str) -> float:
+        """The rate of `requests` or `tokens`."""
+        return (self.attempts if what == "requests" else self.tokens) / self.seconds * 60
+
+    def limit(self, what: str) -> float | None:
+        return self.requests_limit if what == "requests" else self.tokens_limit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +83,11 @@ class Timeline:
     def attempts(self) -> int:
         return sum(stretch.attempts for stretch in self.stretches)
 
+    def fewer(self, most: int) -> list[Stretch]:
+        """The same time in at most so many stretches."""
+        step = max(1, -(-len(self.stretches) // most))
+        return [self.joined(first, first + step) for first in range(0, len(self.stretches), step)]
+
     def joined(self, first: int, last: int) -> Stretch:
         """The stretches from `first` until before `last` as one, with the mean of the limits that are known."""
         taken = self.stretches[first:last]
@@ -94,9 +102,9 @@ class Timeline:
 
     def used(self, what: str) -> float | None:
         """The share of the allowed `requests` or `tokens` that was used, where the limit is known."""
-        known = [each for each in self.stretches if getattr(each, f"{what}_limit")]
-        allowed = sum(getattr(each, f"{what}_limit") * each.seconds / 60 for each in known)
-        done = sum(each.attempts if what == "requests" else each.tokens for each in known)
+        known = [each for each in self.stretches if each.limit(what)]
+        allowed = sum((each.limit(what) or 0) * each.seconds / 60 for each in known)
+        done = sum(each.per_minute(what) * each.seconds / 60 for each in known)
         return done / allowed if allowed else None
 
 
