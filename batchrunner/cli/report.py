@@ -30,13 +30,18 @@ def command(run: str, page: str | None, **given: Any) -> int:
 
     keep_small()
     from batchrunner.assemble import open_table, state_of
+    from batchrunner.cli.pages import Target
     from batchrunner.console.text import clean
-    from batchrunner.report import document, gather, report_lines
+    from batchrunner.report import Artist, document, gather, report_lines
 
     found = find_place(run, given)
+    # What keeps the page from being written is said before a large run is read.
+    artist, target = (Artist(), Target.checked(page)) if page is not None else (None, None)
     state = {**state_of(found.directory, alive=found.alive), "run": str(found)}
     digest = gather(open_table(found.directory), state, found.directory / "log.jsonl", texts=page is not None)
-    if page is None:
+    if artist is None or target is None:
         click.echo("\n".join(report_lines(document(digest), clean)))
         return 0
+    target.write(document(digest), artist, mode=(state.get("job") or {}).get("output", {}).get("mode"))
+    click.echo(page)
     return 0

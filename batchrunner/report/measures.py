@@ -166,7 +166,7 @@ def each_item(digest: Digest) -> str:
     """What an item with an outcome cost."""
     cost, done = digest.state["cost_usd"], sum(digest.figures.statuses.values())
     if cost is None:
-        return "not all prices are known"
+        return f"{numbers.money(digest.figures.all.cost_usd)} of it known"
     return f"{numbers.money(cost / done)} an item" if done else "no item yet"
 
 
