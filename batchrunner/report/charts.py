@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError
+from batchrunner.report.html import plain
 from batchrunner.report.sections import Bars, Pace, Spreads
 from batchrunner.report.svg import ACCENT, GRID, INK, LIMIT, MUTED, TONES, cleaned
 
@@ -96,6 +97,7 @@ def _bars(alt: Any, chart: Bars) -> Any:
 
 
 def _short(name: str) -> str:
+    name = plain(name)  # The renderer ends the whole process over a control character.
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 

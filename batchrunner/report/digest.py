@@ -85,7 +85,11 @@ def _texts(table: Table, shown: Sequence[Shown]) -> dict[int, Texts]:
         chosen = found.filter(pc.is_in(found["row"], pc.cast(list(rows), "int64")))
         replies |= {row["row"]: _reply(row) for row in chosen.to_pylist()}
     sent = table.sent_all(replies)
-    return {row: Texts(prompt=_prompt(sent.get(row)), reply=reply) for row, reply in replies.items()}
+    unsent = {item.row for item in shown if not item.attempts}
+    return {
+        row: Texts(prompt=None if row in unsent else _prompt(sent.get(row)), reply=reply)
+        for row, reply in replies.items()
+    }
 
 
 def _reply(row: Mapping[str, Any]) -> str | None:

@@ -23,7 +23,7 @@ TOKENS = (
     "failed_completion_tokens",
 )
 COLUMNS = (
-    "item_id", "row", "status", "model", "finish_reason", "origin", "cost_usd", "attempts", "possibly_billed",
+    "item_id", "row", "status", "model", "finish_reason", "origin", "cost_usd", "attempts",
     "http_status", "error_type", "error", "started_at", "finished_at", "latency_s", "first_token_s", *TOKENS,
 )  # fmt: skip
 """What is read of every outcome; texts only of the few that are shown."""
@@ -106,7 +106,6 @@ class Figures:
         self.causes: dict[tuple[str, str], Cause] = {}
         self.first_token = Spread()
         self.settled = Settled()
-        self.possibly_billed = 0
         self.slowest: list[Shown] = []
         self.failed: dict[tuple[str, str], list[Shown]] = {}
 
@@ -122,7 +121,6 @@ class Figures:
         if not len(frame):
             return
         self.all.add(frame)
-        self.possibly_billed += int(frame["possibly_billed"].sum())
         self._count(frame)
         for (name,), group in frame.group_by(self.by):
             self._group(str(name) if name is not None else "").add(group)

@@ -18,8 +18,13 @@ class Html(str):
 
 
 def text(value: str) -> Html:
-    """Foreign text, to be read and nothing else: escaped, without control characters and reversals of direction."""
-    return Html(escape(_OVERRIDES.sub("", _UNFIT.sub("\ufffd", value)), quote=True))
+    """Foreign text, to be read and nothing else: escaped, and plain."""
+    return Html(escape(plain(value), quote=True))
+
+
+def plain(value: str) -> str:
+    """Text without what no page and no drawing may hold: control characters, halves of some, reversed directions."""
+    return _OVERRIDES.sub("", _UNFIT.sub("\ufffd", value))
 
 
 def element(tag: str, *children: str | Html | None, **attributes: str | None) -> Html:

@@ -21,7 +21,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri
 LONGEST_TEXT, LONGEST_CELL, LONGEST_WORD = 1_500, 400, 28
 """Characters of a text, of a cell, and of one that is kept on one line."""
 STACKED = 4
-"""A table of more columns than this is written one under another where the screen is narrow."""
+"""Where the screen is narrow, a table of more columns, or with long texts, has its cells one under another."""
 ALIGNS = {"<": "l", ">": "r", "*": "a"}
 
 
@@ -127,7 +127,7 @@ def _in_words(chart: Chart) -> str:
 
 
 def _grid(grid: Grid) -> Html:
-    stacked = len(grid.heads) > STACKED
+    stacked = len(grid.heads) > STACKED or "*" in grid.aligns
     heads = (
         element("th", head, scope="col", class_=ALIGNS[each])
         for head, each in zip(grid.heads, grid.aligns, strict=True)

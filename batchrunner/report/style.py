@@ -52,7 +52,7 @@ td{unicode-bidi:isolate}
 .r{text-align:right;white-space:nowrap}
 .l{white-space:nowrap}
 .w{min-width:11em}
-td.a{min-width:13em;width:100%}
+td.a{min-width:13em}
 .more{color:var(--muted);font-size:.9rem}
 .card{border:1px solid var(--line);border-left:4px solid var(--muted);border-radius:6px;padding:12px 14px;
 margin:0 0 14px;break-inside:avoid}

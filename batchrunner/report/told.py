@@ -57,7 +57,7 @@ def _figures(digest: Digest) -> Iterator[Figure]:
     if counts["unfinished"]:
         yield Figure(name="unfinished", value=f"{counts['unfinished']:,}", note="no outcome yet", tone="warn")
     yield Figure(name="cost", value=numbers.money(digest.state["cost_usd"]), note=each_item(digest))
-    yield Figure(name="tokens", value=numbers.short(spent(digest)), note="prompt and completion")
+    yield Figure(name="tokens", value=numbers.short(spent(digest)), note="in and out")
     share = digest.timeline.used("requests")
     pace = "mean of the time of work" if share is None else f"{share * 100:.1f} % of the limit"
     yield Figure(name="requests a minute", value=f"{mean_rate(digest.timeline):,.0f}", note=pace)

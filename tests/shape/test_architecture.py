@@ -56,6 +56,8 @@ HOMES = {
     "prometheus_client": {"telemetry"},
     "requests": {"telemetry"},
     "ray": {"engines"},
+    "altair": {"report"},
+    "vl_convert": {"report"},
     "pyarrow": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
