@@ -36,7 +36,7 @@ def command(run: str, page: str | None, **given: Any) -> int:
 
     found = find_place(run, given)
     # What keeps the page from being written is said before a large run is read.
-    artist, target = (Artist(), Target.checked(page)) if page is not None else (None, None)
+    target, artist = (Target.checked(page), Artist()) if page is not None else (None, None)
     state = {**state_of(found.directory, alive=found.alive), "run": str(found)}
     digest = gather(open_table(found.directory), state, found.directory / "log.jsonl", texts=page is not None)
     if artist is None or target is None:
