@@ -125,6 +125,8 @@ class Counts:
 
     def add_spent(self, outcome: Outcome) -> None:
         """What an outcome used, or an answered turn."""
+        if outcome.origin == "duplicate":
+            return  # A copy: nothing was spent on it.
         self.prompt_tokens += (outcome.prompt_tokens or 0) + (outcome.failed_prompt_tokens or 0)
         self.completion_tokens += (outcome.completion_tokens or 0) + (outcome.failed_completion_tokens or 0)
         self.possibly_billed += outcome.possibly_billed

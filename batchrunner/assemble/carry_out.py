@@ -16,6 +16,7 @@ from batchrunner.assemble.ending import FINAL, Items, Told, judge, of_nothing, s
 from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.feed import InputFeed, failed_sessions
+from batchrunner.assemble.reuse import TakenOver, take_over
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
 from batchrunner.assemble.table import publish_results
@@ -62,8 +63,9 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         voices = _voices(run, ready, display, stack)
         check_target(run.directory / RESULTS, run_id=run.run_id, overwrite=invocation.overwrite)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
-        spent = run.spent()
         selection = _selection(prepared, invocation)
+        taken = TakenOver() if invocation.redo else take_over(run, prepared, selection, simulate=invocation.simulate)
+        spent = run.spent()
         before = _items(run.ledger, prepared, selection, spent)
         settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
         chronicle = Chronicle(
@@ -75,16 +77,18 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             told=_metrics(ready.job, invocation, voices),
         )
         _announce(display, run, before, settled, chronicle, ready)
+        for line in taken.lines():
+            display.say(line)
         stack.callback(display.ended)
-        voices.emit("run_started", settled=settled, total=before.total, **chronicle.recovered())
+        voices.emit("run_started", settled=settled, total=before.total, **taken.free(), **chronicle.recovered())
         tally = Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic)
         tally.listen(lambda outcome: _log_failure(voices.emit, outcome))
-        execution = _execution(chronicle, prepared, invocation, tally, voices)
+        execution = _execution(chronicle, prepared, invocation, tally, voices, taken)
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
         with _bugs_logged(voices.emit):
             if cause is None:
                 cause = anyio.run(execution, backend_options={"use_uvloop": True})
-            found = _conclude(execution, cause, invocation, selection, chronicle, settled)
+            found = _conclude(execution, cause, invocation, chronicle, settled)
         if voices.attempts is not None:
             voices.attempts.concluded(found)
         return found
@@ -113,15 +117,18 @@ def _voices(run: Run, ready: Ready, display: Display, stack: ExitStack) -> Voice
 
 
 def _execution(
-    chronicle: Chronicle, prepared: Prepared, invocation: Invocation, tally: Tally, voices: Voices
+    chronicle: Chronicle, prepared: Prepared, invocation: Invocation, tally: Tally, voices: Voices, taken: TakenOver
 ) -> Execution:
     run, ready, selection = chronicle.run, prepared.ready, chronicle.selection
     skip = _skip(run.ledger, prepared, selection, invocation.redo)
     # The bytes of a shard's `skip` do not tell which rows are its own; its ids to redo all are.
     wanted = tally.total - tally.settled_before if invocation.redo is None else skip[: selection.stop].count(0)
+    for item in taken.waiting():
+        skip[item.row] = 1
     return Execution(
         prepared=prepared,
         run=run,
+        followers=taken.followers,
         feed=InputFeed(ready.source, selection, skip=skip, wanted=wanted),
         sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
         begun=begun(run.view()) if prepared.asker.has_turns else {},
@@ -278,12 +285,11 @@ def _conclude(
     execution: Execution,
     cause: BaseException | None,
     invocation: Invocation,
-    selection: Selection,
     chronicle: Chronicle,
     settled: int,
 ) -> dict[str, Any]:
     """Judge, publish the results when every item has its outcome, and write it all down."""
-    run, prepared = execution.run, execution.prepared
+    run, prepared, selection = execution.run, execution.prepared, chronicle.selection
     # Also what is in no part, where a full disk kept it from becoming one.
     spent = totals(view_run(run.directory))
     items = _items(run.ledger, prepared, selection, spent)

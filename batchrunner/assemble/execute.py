@@ -15,6 +15,7 @@ import anyio
 from anyio import create_task_group, to_thread
 
 from batchrunner import simulator
+from batchrunner.assemble.reuse import fanned_out
 from batchrunner.errors import BatchrunnerError, DeadlineReached, Interrupted, RunLocked, StoreError
 from batchrunner.events import Progress
 from batchrunner.retry import Backoff
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from batchrunner.runner import Sessions
     from batchrunner.signals import Signals
     from batchrunner.spec import TimeoutsSpec
-    from batchrunner.store import Run
+    from batchrunner.store import Open, Run
     from batchrunner.telemetry import Attempts, Emit
     from batchrunner.worker import Asks
 
@@ -72,6 +73,8 @@ class Execution:
     feed: InputFeed
     sessions: Sessions
     begun: Mapping[str, Begun]
+    followers: Mapping[int, list[Open]]
+    """By row: the rows that ask the same, and get its outcome."""
     channels: Channels
     tally: Tally
     manner: Manner
@@ -191,7 +194,7 @@ class Execution:
         )
         return Runner(
             worker=worker,
-            record=writer.record,
+            record=fanned_out(writer.record, self.followers, self.tally.settled),
             route=self.channels.route(),
             open_channels=self.channels.open(
                 wire, send_to, self.emit, connections=self._connections(), warn=self.display.say

@@ -76,10 +76,13 @@ class Brought:
     alive: bool
 
 
-def bring(place: Place, storage: StorageSpec, environ: Mapping[str, str]) -> Brought:
+def bring(
+    place: Place, storage: StorageSpec, environ: Mapping[str, str], *, results: bool = False, into: Path | None = None
+) -> Brought:
     """What there is of a run on an object store; this machine's own part, where that goes on from it.
 
-    Raises RunError where there is none, StoreError where the store cannot be reached.
+    With the results, if asked for; what was brought `into` a directory before is only brought up to date. Raises
+    RunError where there is none, StoreError where the store cannot be reached.
     """
     mirror = mirror_of(place, storage, environ)
     if mirror is None:
@@ -87,12 +90,13 @@ def bring(place: Place, storage: StorageSpec, environ: Mapping[str, str]) -> Bro
     alive = RunClaim(mirror.folder).alive()
     if mirror.is_ahead():
         return Brought(directory=place.directory, alive=alive)
-    directory = _scratch()
+    directory = into or _scratch()
     copy = Mirror(mirror.folder, directory)
-    copy.pull()
+    copy.refresh()
     if not (directory / "commits").is_dir():
         raise RunError(f"{place}: no run there; see that the address is right")
-    copy.bring_results()
+    if results:
+        copy.bring_results()
     return Brought(directory=directory, alive=alive)
 
 

@@ -10,6 +10,7 @@ from batchrunner.assemble.channels import Channels, number
 from batchrunner.assemble.epochs import changed_keys, compare, holds
 from batchrunner.assemble.places import bring, copies_of
 from batchrunner.assemble.prepare import get_ready, prepare
+from batchrunner.assemble.reuse import foreseen
 from batchrunner.assemble.selection import select
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import BadRow, RunError
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from batchrunner.assemble.invocation import Invocation
     from batchrunner.assemble.prepare import Prepared
+    from batchrunner.assemble.selection import Selection
     from batchrunner.records import Item, Request
     from batchrunner.spec import JobSpec
 
@@ -31,26 +33,18 @@ SAMPLE = 2_000
 
 def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], shown: int = 1) -> dict[str, Any]:
     """The plan as a JSON object. Raises JobError with all faults, RunError for a damaged run."""
-    copies = copies_of(job.storage, environ, invocation.state_dir)
-    ready = get_ready(job, environ=environ, simulate=invocation.simulate, copies=copies)
-    view = _view(_here(job, invocation, environ))
-    shard = invocation.shard
-    prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard)
-    selection = select(
-        ready.source,
-        rows=prepared.checked.rows,
-        index=shard.index if shard else 0,
-        shards=shard.count if shard else 1,
-        limit=invocation.limit,
-    )
-    books = _books(view, prepared)
-    open_items = list(islice(selection.of(ready.source.rows(skip=books["skip"], stop=selection.stop)), SAMPLE))
-    total = selection.count(prepared.checked)
+    view, prepared, selection = _looked_at(job, invocation, environ)
+    ready, books = prepared.ready, _books(view, prepared)
     settled = sum(books["skip"][: selection.stop])
+    taken = foreseen(view, prepared, selection, books["skip"], invocation)
+    for item in taken.waiting():
+        books["skip"][item.row] = 1
+    open_items = list(islice(selection.of(ready.source.rows(skip=books["skip"], stop=selection.stop)), SAMPLE))
     sample = _Sample(prepared, open_items, view)
     # Where all open rows were looked at, those that cannot be asked are known and will not be bought.
-    whole = len(open_items) < SAMPLE
-    to_buy = max(0, total - settled - (len(sample.faults) if whole else 0))
+    bad = len(sample.faults) if len(open_items) < SAMPLE else 0
+    total, free = selection.count(prepared.checked), taken.free()
+    to_buy = max(0, total - settled - sum(free.values()) - bad)
     return {
         "type": "plan",
         "name": job.name,
@@ -58,7 +52,7 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "provider": ready.provider.name,
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
-        "items": {"total": total, "settled": settled, "to_buy": to_buy},
+        "items": {"total": total, "settled": settled, "to_buy": to_buy, **free},
         "bad_rows": {
             "unreadable": prepared.checked.faulty,
             "cannot_be_asked": len(sample.faults),
@@ -74,6 +68,24 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "warnings": list(ready.warnings),
         "requests": [_request(request) for request in sample.requests[:shown]],
     }
+
+
+def _looked_at(
+    job: JobSpec, invocation: Invocation, environ: Mapping[str, str]
+) -> tuple[store.View | None, Prepared, Selection]:
+    """What is settled, the job held against its input, and which of its rows are meant."""
+    copies = copies_of(job.storage, environ, invocation.state_dir)
+    ready = get_ready(job, environ=environ, simulate=invocation.simulate, copies=copies)
+    view, shard = _view(_here(job, invocation, environ)), invocation.shard
+    prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard)
+    selection = select(
+        ready.source,
+        rows=prepared.checked.rows,
+        index=shard.index if shard else 0,
+        shards=shard.count if shard else 1,
+        limit=invocation.limit,
+    )
+    return view, prepared, selection
 
 
 def _here(job: JobSpec, invocation: Invocation, environ: Mapping[str, str]) -> Path:

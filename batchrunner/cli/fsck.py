@@ -32,7 +32,7 @@ def command(run: str, as_json: bool, **given: Any) -> int:
     from batchrunner.report import sound_line
     from batchrunner.store import check_run
 
-    found = find_place(run, given)
+    found = find_place(run, given, results=True)
     report = check_run(found.directory)
     if as_json:
         click.echo(json.dumps({"type": "fsck", "run": str(found), "sound": not report.faults, **asdict(report)}))

@@ -41,6 +41,10 @@ agent_id = 8794
 [output]
 # dir = "runs/{name}"            # default: runs/{name} beside this file
 
+[reuse]
+# from = "runs/{name}-*"         # answers of earlier runs under the same request are taken over
+# dedupe = true                  # rows that ask the same are sent once
+
 [storage]
 # endpoint = "https://minio.example.com"         # where input or output is on an object store of one's own
 # profile = "nightly"                            # of ~/.aws

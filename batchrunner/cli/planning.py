@@ -44,6 +44,9 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
     yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(found)}"
+    if items["reused"] or items["duplicates"]:
+        reused, duplicates = items["reused"], items["duplicates"]
+        yield f"free     {reused:,} answers of earlier runs, {duplicates:,} items that ask what others ask"
     if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
         bad = found["bad_rows"]
         yield f"bad rows {bad['cannot_be_asked']:,} of {bad['looked_at']:,} open rows cannot be asked"

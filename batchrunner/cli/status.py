@@ -32,8 +32,9 @@ def command(run: str, as_json: bool, watch: bool, **given: Any) -> int:
     from batchrunner.console.text import clean
     from batchrunner.report import status_lines
 
+    found = None
     while True:
-        found = find_place(run, given)
+        found = find_place(run, given, before=found)
         state = state_of(found.directory, alive=found.alive)
         if as_json:
             click.echo(json.dumps(state, ensure_ascii=False))

@@ -70,14 +70,18 @@ def find_run(target: str, given: Mapping[str, Any]) -> Path:
     return find_place(target, given).directory
 
 
-def find_place(target: str, given: Mapping[str, Any]) -> Found:
-    """The run that TARGET means, to be read. Raises RunError when there is none."""
+def find_place(target: str, given: Mapping[str, Any], *, results: bool = False, before: Found | None = None) -> Found:
+    """The run that TARGET means, to be read; its results too, if asked for. Raises RunError when there is none.
+
+    What was found `before` is brought up to date.
+    """
     located = locate(target, given)
     if located.place.address is None:
         return Found(directory=_checked(located.place.directory))
     from batchrunner.assemble import bring
 
-    brought = bring(located.place, located.storage, located.environ)
+    into = before.directory if before is not None and before.directory != located.place.directory else None
+    brought = bring(located.place, located.storage, located.environ, results=results, into=into)
     return Found(directory=brought.directory, address=located.place.address, alive=brought.alive)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner import __version__
 from batchrunner.engines.worker import Allowance, Worker
-from batchrunner.errors import JobError
+from batchrunner.errors import JobError, StoreError
 
 try:
     import ray
@@ -27,13 +27,37 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from batchrunner.engines.ground import Ground
+    from batchrunner.limits.lease import Slice, Want
 
 PROBE_S = 120.0
 LAST_LOOK_S = 5.0
+OWN_CLUSTER = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+"""For a cluster of our own: it tells nobody, and its workers do not stand back behind everything else."""
+STORE_BYTES = 100 * 2**20
+"""Of a cluster of our own: nothing large goes through it."""
 
 
 class Lost(Exception):
     """Who was asked is no more, or cannot be reached."""
+
+
+class RayLease:
+    """The allowance as a worker has it. A slice that a lost worker had is over like any other."""
+
+    def __init__(self, allowance: Any) -> None:
+        self._allowance = allowance
+
+    async def take(self, lane: str, want: Want) -> Slice:
+        try:
+            found: Slice = await self._allowance.take.remote(lane, want)
+        except RayError as error:
+            raise StoreError(
+                f"the actor that shares the rates is lost: {str(error).strip().splitlines()[0]}"
+            ) from error
+        return found
+
+    def pause(self, lane: str, seconds: float) -> None:
+        self._allowance.pause.remote(lane, seconds)
 
 
 @contextmanager
@@ -42,8 +66,9 @@ def connected(address: str | None) -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     own: dict[str, Any] = {}
     if address is None and "RAY_ADDRESS" not in os.environ:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        own = {"include_dashboard": False}
+        for name, value in OWN_CLUSTER.items():
+            os.environ.setdefault(name, value)
+        own = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     elif "://" in (address or ""):
         raise JobError(f"--ray-address: expected HOST:PORT or 'auto', on a node of the cluster, got {address!r}")
     try:
@@ -121,16 +146,17 @@ def _answer(ground: Ground) -> str:
     return ""
 
 
-def hire_allowance(name: str) -> Any:
-    """The actor that shares the rates, here, where the run ends if this node does."""
+def hire_allowance(name: str) -> RayLease:
+    """The lease, by an actor that is on this node and no other: the run ends with this one, and with no other."""
     here = ray.get_runtime_context().get_node_id()
     options = {"num_cpus": 0, "max_restarts": -1, "max_task_retries": -1}
-    return ray.remote(Allowance).options(name=name, scheduling_strategy=_on(here, soft=True), **options).remote()
+    hire = ray.remote(Allowance).options(name=name, scheduling_strategy=_on(here, soft=False), **options)
+    return RayLease(hire.remote())
 
 
 def hire_worker(node: str) -> Any:
     """A worker that is begun anew elsewhere where its node is lost; who asked it meanwhile hears that it was."""
-    options = {"max_restarts": -1, "max_concurrency": 4}
+    options = {"max_restarts": -1, "max_concurrency": 16}
     return ray.remote(Worker).options(scheduling_strategy=_on(node, soft=True), **options).remote()
 
 

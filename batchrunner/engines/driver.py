@@ -66,7 +66,7 @@ class Driver:
         self._posts: list[Post] = []
 
     def run(self, workers: int) -> dict[str, Any]:
-        self._allowance = cluster.hire_allowance(f"batchrunner-allowance-{self.ground.token}")
+        self._lease = cluster.hire_allowance(f"batchrunner-allowance-{self.ground.token}")
         self._posts = [
             Post(shard=Shard(index=number, count=workers), actor=cluster.hire_worker(node))
             for number, node in enumerate(cluster.spread(workers))
@@ -87,7 +87,7 @@ class Driver:
         self._heard += 1
 
     def _send(self, post: Post) -> None:
-        post.answer = post.actor.run.remote(self._order(post), self._allowance)
+        post.answer = post.actor.run.remote(self._order(post), self._lease)
 
     def _order(self, post: Post) -> Order:
         ours, job = self.invocation, self.job

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.engines.ground import Ground
+    from batchrunner.limits import Lease
     from batchrunner.spec import JobSpec
 
 LOOK_S = 0.5
@@ -39,20 +40,6 @@ class Allowance:
 
     def pause(self, lane: str, seconds: float) -> None:
         self._accounts[lane].pause(seconds, time.monotonic())
-
-
-class RayLease:
-    """The allowance as a worker has it. A slice that a lost worker had is over like any other."""
-
-    def __init__(self, allowance: Any) -> None:
-        self._allowance = allowance
-
-    async def take(self, lane: str, want: Want) -> Slice:
-        found: Slice = await self._allowance.take.remote(lane, want)
-        return found
-
-    def pause(self, lane: str, seconds: float) -> None:
-        self._allowance.pause.remote(lane, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,13 +73,13 @@ class Worker:
         self._turn = threading.Lock()
         self._summary: dict[str, Any] | None = None
 
-    def run(self, order: Order, allowance: Any) -> dict[str, Any]:
+    def run(self, order: Order, lease: Lease) -> dict[str, Any]:
         """The shard's summary. Asked again by a driver that could not reach it meanwhile, it goes on or tells it."""
         with self._turn:
-            self._summary = self._summary or self._run(order, RayLease(allowance))
+            self._summary = self._summary or self._run(order, lease)
         return self._summary
 
-    def _run(self, order: Order, lease: RayLease) -> dict[str, Any]:
+    def _run(self, order: Order, lease: Lease) -> dict[str, Any]:
         environ = {**os.environ, **order.variables}
         place = order.ground.shard(order.told["shard"], environ)
         where = {"directory": place.directory, "address": place.address}

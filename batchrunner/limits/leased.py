@@ -60,10 +60,11 @@ class LeasedThrottle(Throttle):
 
     def wait_s(self, now: float) -> float:
         """Seconds until one more request may start in the slice that is in hand; infinite where it is used up."""
-        wait_s = super().wait_s(now)
-        if self._own is not None:
-            wait_s = max(wait_s, self._own.wait_s(now))
-        starts = max(now + wait_s, self._begins)
+        own = self.requests if self._shared is None else self._own
+        own_s = 0.0 if own is None else own.wait_s(now)
+        if own_s and now + own_s >= self._ends:
+            return own_s  # A slice that is taken before would be over by then.
+        starts = max(now + max(own_s, super().wait_s(now)), self._begins)
         booked = starts if self.requests is None else self.requests.booked_at(starts)
         spent = not self._left or (self.tokens is not None and self.tokens.is_owed(self._tokens_end))
         return starts - now if booked < self._ends and not spent else inf
@@ -88,7 +89,7 @@ class LeasedThrottle(Throttle):
             per_minute=self._shared,
             tokens_per_minute=tokens_per_minute,
             requests=self._likely,
-            tokens=max(tokens, min(self._likely_tokens, whole_tokens)),
+            tokens=max(1, tokens, min(self._likely_tokens, whole_tokens)),
             spare_s=spare_s,
             owed_s=owed_s,
             pause_s=max(0.0, self._paused_until - self._clock()),

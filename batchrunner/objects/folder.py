@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 8 * 2**20
 _SHOWN = 200
+METADATA = ("169.254.169.254", "169.254.170.2", "metadata.google.internal")
+"""Where a machine asks for its role: an error from there means that nothing else was given."""
 
 
 class ObjectsError(Exception):
@@ -59,6 +61,8 @@ class Folder:
 
     def __init__(self, address: str, store: Any) -> None:
         self.address, self._store = address.rstrip("/"), store
+        self.conditional = True
+        """Whether the store replaces an object only if it is the one that is meant; else it is looked at first."""
         self._prefix = parts_of(address)[1]
 
     def where(self, name: str) -> str:
@@ -135,6 +139,8 @@ class Folder:
 
     def swap(self, name: str, data: bytes, entry: Entry) -> Entry | None:
         """Put an object in the place of exactly this one. Raises Moved when it has been replaced or removed."""
+        if not self.conditional:
+            return self._look_and_swap(name, data, entry)
         import obstore
         from obstore.exceptions import NotFoundError, PreconditionError
 
@@ -147,6 +153,13 @@ class Folder:
             found = self.read(name)
             if found is None or found.data != data:
                 raise Moved(f"{self.where(name)} was replaced by another process") from error
+        return self.head(name)
+
+    def _look_and_swap(self, name: str, data: bytes, entry: Entry) -> Entry | None:
+        found = self.head(name)
+        if found is None or (found.etag, found.version) != (entry.etag, entry.version):
+            raise Moved(f"{self.where(name)} was replaced by another process")
+        self.put(name, data)
         return self.head(name)
 
     def remove(self, names: Iterable[str]) -> None:
@@ -187,11 +200,17 @@ class Folder:
         except BaseError as error:
             if _no_bucket(error):
                 raise self._without_bucket() from error
+            if any(host in str(error) for host in METADATA):
+                raise ObjectsError(
+                    f"{self.where(name)}: no credentials were found, and this machine has no role; set the variables "
+                    "or the profile that the vendor's own tools use",
+                    lasting=True,
+                ) from error
             lasting = isinstance(error, PermissionDeniedError | UnauthenticatedError)
-            said = _denied(error) if lasting else _brief(error)
+            said = _denied(error) if lasting else brief(error)
             raise ObjectsError(f"{self.where(name)}: {said}", lasting=lasting) from error
         except OSError as error:
-            raise ObjectsError(f"{error.filename or self.where(name)}: {error.strerror or _brief(error)}") from error
+            raise ObjectsError(f"{error.filename or self.where(name)}: {error.strerror or brief(error)}") from error
 
 
 def _entry(meta: Mapping[str, Any], name: str) -> Entry:
@@ -209,10 +228,10 @@ def _no_bucket(error: Exception) -> bool:
 
 
 def _denied(error: Exception) -> str:
-    return f"access denied ({_brief(error)}); see to the credentials and what they may do"
+    return f"access denied ({brief(error)}); see to the credentials and what they may do"
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """What the store said, in one line."""
     said = re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
     said = re.sub(r"^Generic \w+ error: (?:Error performing [a-z ]+: )?", "", said)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from batchrunner.errors import JobError
 from batchrunner.objects.address import parts_of
-from batchrunner.objects.folder import Folder
+from batchrunner.objects.folder import Folder, brief
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +83,7 @@ class Stores:
                 credential_provider=self._profile() if scheme == "s3" else None,
             )
         except (BaseError, ValueError) as error:
-            raise JobError(f"{bucket}: {str(error).splitlines()[0]}; see to [storage] and the environment") from error
+            raise JobError(f"{bucket}: {brief(error)}; see to [storage] and the environment") from error
 
     def _variables(self, scheme: str) -> dict[str, str]:
         """What an --env-file says beyond the environment."""

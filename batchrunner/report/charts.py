@@ -21,7 +21,7 @@ SIZES = {"wide": 720, "narrow": 340}
 BESIDE = {"wide": 530, "narrow": 340}
 """Of charts that stand in pairs where there is room."""
 HEIGHT, BAR_HEIGHT = 210, 26
-LONGEST_NAME, CHARACTER = 20, 7.6
+LONGEST_NAME, CHARACTER = 20, 8.2
 """Letters of a name beside a bar, and the room for each."""
 UNITS_S = (("hours", 3_600), ("minutes", 60), ("seconds", 1))
 

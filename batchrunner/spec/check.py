@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 _SECTIONS: Mapping[str, Collection[str]] = {
-    name: field.annotation.model_fields
+    name: [each.alias or key for key, each in field.annotation.model_fields.items()]
     for name, field in Document.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 }

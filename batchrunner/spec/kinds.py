@@ -146,6 +146,11 @@ def _input_path(value: Any) -> str | tuple[str, ...]:
     return _texts(value, what=what)
 
 
+def _run_patterns(value: Any) -> tuple[str, ...]:
+    what = "the directory of an earlier run, a pattern such as '../runs/tickets-*', or a list of them"
+    return (_text(value, what=what),) if isinstance(value, str) or not value else _texts(value, what=what)
+
+
 def _mode(value: Any) -> int:
     what = "a file mode that lets its owner read and write, as text such as '0640'"
     if not isinstance(value, str) or not re.fullmatch(r"0?[67][0-7]{2}", value):
@@ -271,6 +276,7 @@ Money = Annotated[float, _kind(partial(_number, what="a price of 0 or more", zer
 Count = Annotated[int, _kind(partial(_whole, what="a whole number above 0", most=10**18))]
 Duration = Annotated[float, _kind(_duration)]
 InputPath = Annotated[str | tuple[str, ...], _kind(_input_path)]
+RunPatterns = Annotated[tuple[str, ...], _kind(_run_patterns)]
 Columns = Annotated[tuple[str, ...], _kind(partial(_texts, what="a list of column names"))]
 Mode = Annotated[int, _kind(_mode)]
 Workspace = Annotated[str, _kind(_workspace)]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from batchrunner.spec import kinds  # noqa: TC001 (pydantic reads the annotations)
 from batchrunner.spec.masks import masked, masked_url
@@ -107,6 +107,15 @@ class Price(_Section):
     cached_per_million: kinds.Money | None = None
 
 
+class ReuseSpec(_Section):
+    """What need not be bought."""
+
+    sources: kinds.RunPatterns | None = Field(None, alias="from")
+    """Directories of earlier runs, or patterns of them: what succeeded there under the same request is taken over."""
+    dedupe: kinds.Switch = False
+    """Send rows that ask the same once."""
+
+
 class OutputSpec(_Section):
     """Where the results go, and what they hold."""
 
@@ -164,6 +173,7 @@ class Document(_Section):
     budget: BudgetSpec = BudgetSpec()
     prices: dict[str, Price] = {}
     output: OutputSpec = OutputSpec()
+    reuse: ReuseSpec = ReuseSpec()
     storage: StorageSpec = StorageSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
     labels: dict[str, kinds.Label] = {}
@@ -193,6 +203,7 @@ class JobSpec:
     budget: BudgetSpec = field(default_factory=BudgetSpec)
     prices: Mapping[str, Price] = field(default_factory=dict)
     output: OutputSpec = field(default_factory=OutputSpec)
+    reuse: ReuseSpec = field(default_factory=ReuseSpec)
     storage: StorageSpec = field(default_factory=StorageSpec)
     telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -207,8 +218,8 @@ class JobSpec:
     def public(self) -> dict[str, Any]:
         """The job as JSON for the manifest: key references, never a key; header values that look secret are masked."""
         sections: dict[str, Any] = {
-            name: getattr(self, name).model_dump(mode="json", exclude_none=True)
-            for name in ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "storage")
+            name: getattr(self, name).model_dump(mode="json", exclude_none=True, by_alias=True)
+            for name in ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "reuse", "storage")
         }
         provider = sections["provider"]
         provider["headers"] = masked(provider["headers"])

@@ -11,6 +11,7 @@ from batchrunner.store.claim import Claim as RunClaim
 from batchrunner.store.cleaning import Cleaned, clean
 from batchrunner.store.commits import Commit
 from batchrunner.store.conversations import begun
+from batchrunner.store.copying import Open, Wanted, copies, copy_for, count_copies
 from batchrunner.store.ledger import FAILED, Ledger
 from batchrunner.store.lock import lock_is_held
 from batchrunner.store.manifest import read_manifest, write_manifest
@@ -30,7 +31,7 @@ from batchrunner.store.results import (
     same_owner,
     tell_all,
 )
-from batchrunner.store.run import Epoch, Recovered, Run
+from batchrunner.store.run import Epoch, Recovered, Run, entry
 from batchrunner.store.shards import ShardRun, open_shards, shard_folders
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
@@ -46,6 +47,7 @@ __all__ = [
     "Ledger",
     "Matches",
     "Mirror",
+    "Open",
     "OUTCOME",
     "Patience",
     "Quantiles",
@@ -56,14 +58,19 @@ __all__ = [
     "RunClaim",
     "Totals",
     "View",
+    "Wanted",
     "Writer",
     "begun",
     "build_results",
     "carried_ledger",
     "check_run",
     "clean",
+    "copies",
+    "copy_for",
+    "count_copies",
     "check_target",
     "doubts",
+    "entry",
     "lock_is_held",
     "lock_path",
     "match",

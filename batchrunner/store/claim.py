@@ -113,7 +113,7 @@ class Claim:
                 raise RunLocked(f"{self._folder.address} is in use{self._holder()}; {_WAY_OUT}")
             time.sleep(POLL_S)
         self._renewed_at = self._clock()
-        self._renewing = threading.Thread(target=self._renew, name="claim", daemon=True)
+        self._renewing = threading.Thread(target=self._keep, name="claim", daemon=True)
         self._renewing.start()
 
     def alive(self) -> bool:
@@ -147,13 +147,12 @@ class Claim:
         if self._renewing is not None:
             self._renewing.join()
         with suppress(ObjectsError):
-            found = self._folder.read(LOCK) if self._entry is not None and self._lost is None else None
-            if found is not None and _parsed(found.data).get("owner") == self._owner:
+            if self._entry is not None and self._lost is None and self.holds:
                 self._folder.remove([LOCK])
         self._entry = None
 
     def _probe(self) -> datetime:
-        """The store's time; finds out whether it keeps its word."""
+        """The store's time; finds out what the store can do, and whether it keeps its word."""
         name = f".probe-{secrets.token_hex(6)}"
         made = self._folder.create(name, b"first")
         try:
@@ -162,6 +161,12 @@ class Claim:
             pass
         else:
             self.enforced = False
+        try:
+            self._folder.swap(name, b"third", made or self._folder.read(name).entry)  # type: ignore[union-attr]
+        except Moved:
+            pass  # It was replaced just now, where the store does not keep its word.
+        except ObjectsError:
+            self._folder.conditional = False
         self._folder.remove([name])
         return made.modified if made is not None else datetime.now(UTC)
 
@@ -183,18 +188,34 @@ class Claim:
             return Process(**holder["process"]).dead if "process" in holder else False
         return False
 
-    def _renew(self) -> None:
-        while not self._ended.wait(RENEW_S):
-            entry = self._entry
-            if entry is None or self._lost is not None:
-                return
+    def _keep(self) -> None:
+        while self._entry is not None and self._lost is None and not self._ended.wait(RENEW_S):
             with suppress(ObjectsError):
-                try:
-                    self._entry = self._folder.swap(LOCK, self._signed(), entry) or entry
-                    self._renewed_at = self._clock()
-                    self._renewed()
-                except Moved:
+                self.renew()
+                self._renewed()
+
+    def renew(self) -> None:
+        """Say that we live. Raises ObjectsError; a lock that another has taken is lost."""
+        entry = self._entry
+        while entry is not None and self._lost is None:
+            try:
+                self._entry = self._folder.swap(LOCK, self._signed(), entry) or entry
+                self._renewed_at = self._clock()
+                return
+            except Moved:
+                # Perhaps by ourselves: an answer may be lost after the store did what we asked.
+                entry = self._own_entry()
+                if entry is None:
                     self.lose("another process has taken the lock")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lock there is ours. Raises ObjectsError."""
+        return self._own_entry() is not None
+
+    def _own_entry(self) -> Entry | None:
+        found = self._folder.read(LOCK)
+        return found.entry if found is not None and _parsed(found.data).get("owner") == self._owner else None
 
     def _signed(self) -> bytes:
         process = {name: getattr(self._process, name) for name in Process.__dataclass_fields__}

@@ -18,7 +18,7 @@ from batchrunner.store.joining import costs_by_row, unpriced, with_extra_costs
 from batchrunner.store.opening import FOLDERS
 from batchrunner.store.results import OURS, RESULTS, metadata_of
 from batchrunner.store.run import SEAL_BYTES
-from batchrunner.store.spending import SUMMED
+from batchrunner.store.spending import SUMMED, bought
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 RowsOf = Callable[[Collection[str]], Mapping[str, int]]
 """Finds the rows of those item ids that the current input has."""
 
-_LIGHT = ("item_id", "row", "status", "attempts", "started_at", *SUMMED, "sequence", "epoch")
+_LIGHT = ("item_id", "row", "status", "attempts", "started_at", "origin", *SUMMED, "sequence", "epoch")
 _FACTS = ("item_id", "row", "attempts", "started_at", "cost_usd")
 
 
@@ -105,7 +105,7 @@ class _Kept:
         has_row = pc.is_in(old["item_id"], counting["item_id"].combine_chunks())
         rowless = old.filter(pc.invert(has_row))
         for name in SUMMED:
-            self._add(name, pc.sum((rowless if name == "cost_usd" else old)[name]))
+            self._add(name, pc.sum((rowless if name == "cost_usd" else bought(old))[name]))
         self._add("cost_unknown", pc.sum(rowless["unknown"]))
         extra = costs_by_row(old.filter(has_row), counting.select(["item_id", "row"]))
         self._remember_known(extra, counting)

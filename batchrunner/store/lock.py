@@ -36,10 +36,11 @@ def acquire(
     path: Path,
     *,
     wait_s: float = 0.0,
+    shown: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> Lock:
-    """Take the lock at `path`, or raise RunLocked once `wait_s` has passed."""
+    """Take the lock at `path`, or raise RunLocked once `wait_s` has passed; `shown` is the run's name for people."""
     waited_s = 0.0
     lock = _try(path, clock)
     if lock is None:
@@ -47,7 +48,7 @@ def acquire(
         lock = _try(path, clock)
     while lock is None:
         if waited_s >= wait_s:
-            raise RunLocked(f"{path.parent} is in use{_holder(path)}; {_WAY_OUT}")
+            raise RunLocked(f"{shown or path.parent} is in use{_holder(path)}; {_WAY_OUT}")
         sleep(_POLL_S)
         waited_s += _POLL_S
         lock = _try(path, clock)

@@ -52,6 +52,8 @@ class Mirror:
         self._parts: set[str] = set()
         """Those that the last commit there names."""
         self._commits: set[int] = set()
+        self._stray: set[str] = set()
+        """Parts there that no commit names: leftovers of a process that was killed."""
         self._pushing = threading.Lock()
 
     @property
@@ -82,7 +84,8 @@ class Mirror:
             latest = self._latest()
             if latest is None:
                 return ()
-            self._parts = _named(latest) & {name[6:] for name in there if name.startswith("parts/")}
+            parts = {name[6:] for name in there if name.startswith("parts/")}
+            self._parts, self._stray = parts & _named(latest), parts - _named(latest)
             local = commits.latest(self.directory / "commits") if (self.directory / "commits").is_dir() else None
             if local is not None and self._continues(local, latest):
                 return ()
@@ -99,6 +102,15 @@ class Mirror:
             latest = self._latest()
             local = commits.latest(self.directory / "commits") if (self.directory / "commits").is_dir() else None
             return local is not None and (latest is None or self._continues(local, latest))
+
+    def refresh(self) -> None:
+        """Bring a copy, for readers alone, up to what is there."""
+        with self._preparing():
+            there = {entry.name: entry for entry in self.folder.entries()}
+            self._commits = {int(name[8:-5]) for name in there if _is_commit(name)}
+            latest = self._latest()
+            if latest is not None:
+                self._bring(latest, there)
 
     def bring_finished(self) -> None:
         """Of a run that has ended what tells its end, for whoever merges it: commits, manifest and results."""
@@ -182,15 +194,24 @@ class Mirror:
     def _bring(self, latest: Commit, there: dict[str, Entry]) -> None:
         for folder in ("commits", "journal", "parts"):
             files.make_directory(self.directory / folder)
-        names = [f"parts/{name}" for name in sorted(_named(latest))] + [name for name in SINGLE if name in there]
+        names = [f"parts/{name}" for name in sorted(_named(latest)) if not self._has(there.get(f"parts/{name}"))]
+        names += [name for name in SINGLE if name in there]
         self._each(lambda name: self.folder.fetch(name, self.directory / name), names)
         for folder in ("parts", "."):
             files.sync_directory(self.directory / folder)
         # Commits last: they say that the rest is here.
         for number in sorted(self._commits):
-            data = self._read(_commit(number))
+            known = (self.directory / _commit(number)).exists()
+            data = b"" if known else self._read(_commit(number))
             if data:
                 files.write_new(self.directory / _commit(number), data)
+
+    def _has(self, entry: Entry | None) -> bool:
+        """Whether an immutable object is here already."""
+        if entry is None:
+            return False
+        path = self.directory / entry.name
+        return path.is_file() and path.stat().st_size == entry.size
 
     # While it runs
 
@@ -239,12 +260,19 @@ class Mirror:
         except FileNotFoundError:
             return
         try:
-            if self._manifest is None:
-                self._manifest = self.folder.create(MANIFEST, data)
-            else:
-                self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
+            self._replace_manifest(data)
         except (Taken, Moved) as error:
-            self._refuse(error)
+            if not self._claim.holds:
+                self._refuse(error)
+            # It was us: an answer may be lost after the store did what we asked.
+            self._manifest = self.folder.head(MANIFEST)
+            self._replace_manifest(data)
+
+    def _replace_manifest(self, data: bytes) -> None:
+        if self._manifest is None:
+            self._manifest = self.folder.create(MANIFEST, data)
+        else:
+            self._manifest = self.folder.swap(MANIFEST, data, self._manifest)
 
     def put_aside(self, to: Folder) -> None:
         """Rename the run there to another address: copied first, then removed."""
@@ -288,7 +316,7 @@ class Mirror:
     def _drop(self, commit: Commit) -> None:
         """Remove there what is no longer here."""
         here = {int(path.stem) for path in (self.directory / "commits").glob("*.json") if path.stem.isdigit()}
-        gone = self._parts - _named(commit)
+        gone, self._stray = (self._parts | self._stray) - _named(commit), set()
         old = self._commits - here
         kept = {path.name for path in (self.directory / "parts").iterdir()}
         self.folder.remove([*map(_commit, sorted(old)), *(f"parts/{name}" for name in sorted(gone - kept))])

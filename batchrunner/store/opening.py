@@ -49,7 +49,7 @@ def open_run(
         for folder in FOLDERS:
             files.make_directory(directory / folder)
         path = places.lock_path(directory)
-        held = lock.acquire(path, wait_s=wait_s)
+        held = lock.acquire(path, wait_s=wait_s, shown=mirror.address if mirror else None)
         try:
             told = _meet(mirror, directory, wait_s=wait_s, create=create) if mirror else ()
             if places.lock_path(directory) != path:

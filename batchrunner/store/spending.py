@@ -23,7 +23,9 @@ SUMMED = (
     "failed_completion_tokens",
     "possibly_billed",
 )
-_COUNTED = ("attempts", "status", "error_type", "finish_reason", "latency_s")
+_COUNTED = ("attempts", "status", "error_type", "finish_reason", "latency_s", "origin")
+COPIED = ("reused", "duplicate")
+"""Origins of outcomes that cost nothing here."""
 _SAMPLE = 200_000
 """About how many outcomes quantiles are taken from."""
 
@@ -96,8 +98,9 @@ class _Tally:
         self.outcomes += table.num_rows
         unpriced = pc.and_(pc.is_null(table["cost_usd"]), pc.greater(pc.fill_null(table["attempts"], 0), 0))
         self.cost_unknown += _count(unpriced)
+        spent = bought(table)
         for name in SUMMED:
-            found = pc.sum(table[name]).as_py()
+            found = pc.sum(spent[name]).as_py()
             if found is not None:
                 self.sums[name] = (self.sums[name] or 0) + found
 
@@ -158,6 +161,12 @@ class _Failed:
             first_id=first["item_id"],
             first_error=first["error"],
         )
+
+
+def bought(table: pa.Table) -> pa.Table:
+    """The outcomes without copies, on which nothing was spent here."""
+    copied = pc.is_in(table["origin"], pa.array(COPIED))
+    return table.filter(pc.invert(copied)) if pc.any(copied).as_py() else table
 
 
 def _count(mask: pa.ChunkedArray) -> int:

@@ -12,8 +12,8 @@ import pytest
 from driving import api, batchrunner, finish, prompts, run_words, start, write_rows
 from report_runs import digest, failed, made, outcome
 
+from batchrunner.assemble.ending import Ending, Items, commands
 from batchrunner.cli.pages import Target
-from batchrunner.console import summary_lines
 from batchrunner.errors import JobError
 from batchrunner.report import document
 from batchrunner.report.html import Html
@@ -93,14 +93,16 @@ def test_an_unwritable_page_is_refused_before_the_run_is_read(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_summary_of_a_run_names_the_command(tmp_path: Path):
-    rows = write_rows(tmp_path / "rows.jsonl", prompts(3))
-    with api(tmp_path / "api.log") as server:
-        summary = batchrunner(*run_words(rows, server.url, "--out", tmp_path / "run", "--json")).summary
+def test_the_summary_of_a_run_names_the_command_last():
+    """The first one stays what is said to be next."""
+    items = Items(total=3, succeeded=3, rejected=0, exhausted=0, length=0)
+    nothing = Items(total=3, succeeded=0, rejected=0, exhausted=0, length=0)
 
-    assert summary["commands"]["report"] == f"batchrunner report {tmp_path / 'run'}"
-    assert summary["next"] == summary["commands"]["look"]
-    assert summary_lines(summary)[-1] == f"report   batchrunner report {tmp_path / 'run'}"
+    ready = commands(Ending(exit=0, reason="finished"), items, "runs/a b", "batchrunner run x")
+
+    assert [*ready.items()][-1] == ("report", "batchrunner report 'runs/a b'")
+    assert next(iter(ready)) == "look"
+    assert "report" not in commands(Ending(exit=12, reason="key"), nothing, "runs/x", "batchrunner run x")
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import random
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -138,8 +140,33 @@ def test_a_machine_that_is_lost_costs_what_was_settled_since_the_last_part(tmp_p
     check_whole(bucket, rows)
 
 
+@pytest.mark.parametrize("machines", ["a", "ab"])
+def test_kill_after_kill_loses_nothing(tmp_path, s3_bucket, machines):
+    """At any moment, of starting and ending too. With two machines each life is on either of them."""
+    chance, rows = random.Random(7), prompts(400)
+    source = write_rows(tmp_path / "rows.jsonl", rows)
+    lives = []
+    with counting(latency=0.05) as server:
+        words = words_of(source, server.url, s3_bucket)
+        for number in range(10):
+            state = tmp_path / chance.choice(machines)
+            process = start(*words, env=life(s3_bucket, f"life-{number}", state=state))
+            moment = Moment(min(400, 45 * number + 20)) if number % 3 else Moment(0, chance.uniform(0.4, 2.0))
+            moment.wait(process, server)
+            process.kill()
+            lives.append(finish(process))
+        ended = batchrunner(*words, env=life(s3_bucket, "last", state=tmp_path / "a"))
+        again = server.books().asked_again()
+
+    assert {one.code for one in lives} <= {0, -signal.SIGKILL}, [one.err for one in lives]
+    assert ended.code == 0, ended.err
+    check_whole(s3_bucket, rows)
+    if len(machines) == 1:
+        assert max(again.values()) <= IN_FLIGHT, again
+
+
 def test_two_processes_on_one_address(tmp_path, bucket):
-    rows = prompts(30)
+    rows = prompts(100)
     source = write_rows(tmp_path / "rows.jsonl", rows)
     with counting(latency=0.2) as server:
         words = words_of(source, server.url, bucket, "--concurrency", 2)
@@ -278,6 +305,32 @@ def test_shards_on_a_bucket_become_one_table_there(tmp_path, s3_bucket):
     assert merged.last_line == f"{place}/results.parquet"
     assert again.summary["rows"] == asked == 30
     check_whole(s3_bucket, rows)
+
+
+def test_a_run_is_watched_from_another_machine(tmp_path, s3_bucket):
+    """Live, after its end, and no part is brought twice; what a killed process left there unnamed goes."""
+    source, place = write_rows(tmp_path / "rows.jsonl", prompts(60)), f"{s3_bucket.address}/runs/tickets"
+    left = "runs/tickets/parts/000000000900-000000000901.parquet"
+    with counting(latency=0.2) as server, meddled(s3_bucket.env["AWS_ENDPOINT_URL"]) as (url, ways):
+        words = words_of(source, server.url, s3_bucket, "--concurrency", 4)
+        process = start(*words, env=life(s3_bucket, "one"))
+        Moment(20).wait(process, server)
+        elsewhere = life(s3_at(url, tmp_path), "", state=tmp_path / "elsewhere")
+        watched = start("status", place, "--watch", "--json", env=elsewhere)
+        ended, seen = finish(process), finish(watched)
+        s3_bucket.put(left, b"left by a process that was killed before its commit")
+        again = batchrunner(*words, env=life(s3_bucket, "again"))
+
+    states = [json.loads(line) for line in seen.out.splitlines()]
+    fetched = [path for path, _ in ways.requests if path.startswith("GET") and "/parts/" in path]
+    assert ended.code == seen.code == 0, (ended.err, seen.err)
+    assert states[0]["state"] == "running"
+    assert states[0]["alive"] is True
+    assert states[-1]["state"] == "finished"
+    assert states[-1]["items"]["succeeded"] == 60
+    assert len(fetched) == len(set(fetched)) > 1
+    assert again.code == 0, again.err
+    assert left not in s3_bucket.names("runs/tickets")
 
 
 def test_a_fresh_start_keeps_the_old_run_beside_it(tmp_path, s3_bucket):

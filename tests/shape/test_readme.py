@@ -48,8 +48,9 @@ def test_its_job_file_is_valid_and_complete(tmp_path):
     loaded = spec.load(job, params={"ds": "2026-11-20"})
 
     document = tomllib.loads(text)
-    for section in ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "storage", "telemetry"):
-        known = set(type(getattr(loaded, section)).model_fields)
+    sections = ("input", "provider", "limits", "retry", "timeouts", "budget", "output", "reuse", "storage", "telemetry")
+    for section in sections:
+        known = {field.alias or name for name, field in type(getattr(loaded, section)).model_fields.items()}
         # Two ways to sign in exclude each other: one of them is a comment.
         assert known - set(document[section]) - {"oauth2"} == set(), section
     assert "oauth2 = {" in text

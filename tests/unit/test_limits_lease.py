@@ -285,7 +285,20 @@ def test_a_rate_that_refusals_teach_is_kept_to_below_the_shared_one():
     party.play(240.0)
 
     accepted = [at for at in party.sent if at >= 120]
-    assert 0.7 <= len(accepted) / (50 * 120) <= 1.01
+    assert 0.9 <= len(accepted) / (50 * 120) <= 1.01
+    assert party.shared.taken["lane"] <= 2 * 240 * 8
+
+
+def test_a_rate_that_is_learned_alone_needs_few_slices():
+    """Nothing is set: the lease shares the pauses, and is asked when a request may go, not before."""
+    party = Party(Bucket(1.0, 1.0, 1.0), late_s=0.002)
+    for _ in range(2):
+        party.join(1_000)
+
+    party.play(240.0)
+
+    assert 0.5 <= len(party.sent) / 240 <= 1.05
+    assert party.shared.taken["lane"] <= 4 * (len(party.sent) + party.refused)
 
 
 def test_an_account_survives_being_written_down():
