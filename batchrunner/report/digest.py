@@ -85,11 +85,7 @@ def _texts(table: Table, shown: Sequence[Shown]) -> dict[int, Texts]:
         chosen = found.filter(pc.is_in(found["row"], pc.cast(list(rows), "int64")))
         replies |= {row["row"]: _reply(row) for row in chosen.to_pylist()}
     sent = table.sent_all(replies)
-    unsent = {item.row for item in shown if not item.attempts}
-    return {
-        row: Texts(prompt=None if row in unsent else _prompt(sent.get(row)), reply=reply)
-        for row, reply in replies.items()
-    }
+    return {row: Texts(prompt=_prompt(sent.get(row)), reply=reply) for row, reply in replies.items()}
 
 
 def _reply(row: Mapping[str, Any]) -> str | None:
@@ -103,8 +99,8 @@ def _reply(row: Mapping[str, Any]) -> str | None:
 
 def _prompt(body: str | None) -> str | None:
     """The messages of a request's body as a reader wants them; the body itself where it has none."""
-    if body is None:
-        return None
+    if body is None or body.startswith("nothing: "):
+        return None  # A row that cannot be asked; its error says why.
     try:
         messages = json.loads(body)["messages"]
         return "\n".join(f"{each['role']}: {_content(each.get('content'))}" for each in messages)[:LONGEST]

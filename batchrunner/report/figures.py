@@ -117,7 +117,7 @@ class Figures:
         """Take in outcomes with at least `COLUMNS` and the grouping one."""
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
-        frame = frame.filter(pl.col("status").is_not_null()).with_columns(pl.col("attempts").fill_null(0))
+        frame = _bought(frame.filter(pl.col("status").is_not_null()))
         if not len(frame):
             return
         self.all.add(frame)
@@ -176,6 +176,13 @@ class Figures:
         """A few failed items of each of the commonest causes."""
         commonest = self.commonest[:SAMPLED_TYPES]
         return [item for cause in commonest for item in self.failed[cause.status, cause.error_type]]
+
+
+def _bought(frame: pl.DataFrame) -> pl.DataFrame:
+    """The outcomes, copies of others among them without what was spent, and when, on their source."""
+    spent = pl.col("attempts", "started_at", "finished_at", "latency_s", "first_token_s", *TOKENS)
+    sent = pl.col("origin").fill_null("sent") == "sent"
+    return frame.with_columns(pl.when(sent).then(spent).name.keep()).with_columns(pl.col("attempts").fill_null(0))
 
 
 def _shown(row: dict[str, Any], source: int) -> Shown:

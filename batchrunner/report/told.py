@@ -114,7 +114,8 @@ def _beside(digest: Digest) -> Iterator[str]:
     if length:
         yield f"{numbers.count(length, 'answer')} ended at the token limit (finish_reason length)."
     if set(figures.origins) - {"sent"}:
-        yield "Origin: " + ", ".join(f"{number:,} {name}" for name, number in figures.origins.most_common()) + "."
+        origins = ", ".join(f"{number:,} {name}" for name, number in figures.origins.most_common())
+        yield f"Origin: {origins}. Time, tokens and cost are those of what was sent."
     if again:
         yield f"{numbers.count(again, 'item')} took more than one attempt."
     if billed:

@@ -81,6 +81,20 @@ def test_a_run_of_nothing_has_a_report(tmp_path: Path):
     assert (found.total, found.timeline.attempts, found.slowest) == (0, 0, [])
 
 
+def test_copies_of_other_outcomes_were_neither_sent_nor_spent_on(tmp_path: Path):
+    """They keep the times and tokens of their source, which may be of last week."""
+    old = {"origin": "reused", "cost_usd": 0.0, "started_at": 1, "finished_at": 9_000_000, "latency_s": 9.0}
+    rows = [*map(outcome, range(4)), *(outcome(row, **old) for row in range(4, 9))]
+
+    found = digest(made(tmp_path, rows, rows=9))
+
+    assert found.figures.origins == {"sent": 4, "reused": 5}
+    assert (found.figures.latency.count, found.timeline.attempts) == (4, 4)
+    assert found.figures.all.tokens["prompt_tokens"] == found.state["prompt_tokens"] == 160
+    assert found.timeline.seconds == pytest.approx(4, abs=1)
+    assert {item.item_id for item in found.slowest} == {f"id-{row}" for row in range(4)}
+
+
 def test_the_slowest_are_those_that_took_longest_with_their_waits(tmp_path: Path):
     rows = [outcome(row, started_at=1_764_000_000_000_000 - row * 1_000_000) for row in range(30)]
 
