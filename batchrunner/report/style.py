@@ -92,6 +92,8 @@ nav{display:none}
 h2,h3,h4,figcaption,caption{break-after:avoid}
 figure,tr,.figures div{break-inside:avoid}
 section{padding-top:14px}
+section:last-child{border:0}
+footer{padding:0}
 @page{margin:16mm}
 }
 """

@@ -121,3 +121,6 @@ def test_a_run_at_work_and_a_killed_one_are_reported(tmp_path: Path):
     assert "running (pid" in live.out
     assert "dead since" in dead.out
     assert "unfinished" in dead.out
+    texts = digest(tmp_path / "run", texts=True).texts
+    assert {f"user: Say p {row}" for row in texts} == {text.prompt for text in texts.values()}
+    assert all(text.reply for text in texts.values())
