@@ -55,14 +55,15 @@ class TakenOver:
 
     def free(self) -> dict[str, int]:
         """How many items cost nothing, by why."""
-        return {"reused": self.reused, "duplicates": self.duplicates + sum(1 for _ in self.waiting())}
+        found = {"reused": self.reused, "duplicates": self.duplicates + sum(1 for _ in self.waiting())}
+        return {name: count for name, count in found.items() if count}
 
     def lines(self) -> Iterator[str]:
         """What a person should know."""
         yield from self.notes
         if self.reused:
             yield f"{self.reused:,} answers of earlier runs are taken over, at no cost"
-        if duplicates := self.free()["duplicates"]:
+        if duplicates := self.free().get("duplicates"):
             yield f"{duplicates:,} items ask what another one asks, and get its answer"
 
 

@@ -44,8 +44,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
     yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(found)}"
-    if items["reused"] or items["duplicates"]:
-        reused, duplicates = items["reused"], items["duplicates"]
+    reused, duplicates = items.get("reused", 0), items.get("duplicates", 0)
+    if reused or duplicates:
         yield f"free     {reused:,} answers of earlier runs, {duplicates:,} items that ask what others ask"
     if found["bad_rows"]["unreadable"] or found["bad_rows"]["first"]:
         bad = found["bad_rows"]
