@@ -89,6 +89,8 @@ def commands(ending: Ending, items: Items, run: str, command: str) -> dict[str, 
         found["look"] = f"batchrunner show {where} --failed"
     elif not ending.exit:
         found["look"] = f"batchrunner show {where} --sample 3"
+    if items.succeeded + items.rejected + items.exhausted:
+        found["report"] = f"batchrunner report {where}"
     return found
 
 

@@ -20,7 +20,7 @@ from batchrunner.schema import outcome_schema
 from batchrunner.spec import StorageSpec, has_question
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.expect import Expectation
@@ -154,7 +154,11 @@ class Table:
 
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""
-        return None if self.remade is None else self.remade.sent(row)
+        return self.sent_all([row]).get(row)
+
+    def sent_all(self, rows: Collection[int]) -> dict[int, str]:
+        """The same for several rows, in one pass over the input."""
+        return {} if self.remade is None or not rows else self.remade.sent(rows)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -172,20 +176,21 @@ class Remade:
         selection = Selection(**taken) if taken else None
         return self.carried.batches(self.source, self.checked, selection=selection)
 
-    def sent(self, row: int) -> str | None:
-        job = self.manifest["job"]
+    def sent(self, rows: Collection[int]) -> dict[int, str]:
+        job, bodies = self.manifest["job"], {}
         provider = providers.load(job["provider"]["kind"])
         skip = bytearray(b"\1") * self.checked.rows
-        skip[row] = 0
+        for row in rows:
+            skip[row] = 0
         base_url = provider.normalise(job["provider"].get("base_url") or provider.base_url or "http://127.0.0.1")
         endpoint = Endpoint(base_url=base_url, options=options_of(job["provider"]))
-        for item in self.source.rows(skip=skip, stop=row + 1):
+        for item in self.source.rows(skip=skip, stop=max(rows) + 1):
             try:
                 ask = self.asker.ask(item.columns)
-                return conversation.build(provider, ask, endpoint).body.decode()
+                bodies[item.row] = conversation.build(provider, ask, endpoint).body.decode()
             except BadRow as error:
-                return f"nothing: {error}"
-        return None
+                bodies[item.row] = f"nothing: {error}"
+        return bodies
 
 
 def open_table(directory: Path) -> Table:

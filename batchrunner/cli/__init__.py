@@ -27,6 +27,7 @@ COMMANDS = (
     "show",
     "redo",
     "export",
+    "report",
     "fsck",
     "clean",
     "merge",

@@ -147,6 +147,7 @@ def conclude(ended: Ended, merge: Callable[[], str]) -> dict[str, Any]:
     how, results = _how(ended, items, merge)
     failing = [shard for shard in shards if shard["items"]["rejected"] + shard["items"]["exhausted"]]
     ready = ending.commands(how, items, (failing or shards)[0]["run"], ended.command)
+    ready.pop("report", None)  # That would be of one shard.
     now = {name: _sum(shard["now"][name] for shard in shards) for name in NOW}
     return {
         "type": "fatal" if how.exit in ending.FATAL else "finished",

@@ -1,6 +1,22 @@
-"""Reading a run back: rows by expression, an item in full, the state in words."""
+"""Reading a run back: rows by expression, an item in full, the state in words, a report of the whole."""
 
+from batchrunner.report.charts import Artist
+from batchrunner.report.digest import Digest, gather
+from batchrunner.report.page import page
 from batchrunner.report.select import matching
+from batchrunner.report.terminal import report_lines
+from batchrunner.report.told import document
 from batchrunner.report.words import item_lines, sound_line, status_lines
 
-__all__ = ["item_lines", "matching", "sound_line", "status_lines"]
+__all__ = [
+    "Artist",
+    "Digest",
+    "document",
+    "gather",
+    "item_lines",
+    "matching",
+    "page",
+    "report_lines",
+    "sound_line",
+    "status_lines",
+]

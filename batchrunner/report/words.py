@@ -22,7 +22,7 @@ def status_lines(state: Mapping[str, Any]) -> Iterator[str]:
     items, now = state["items"], state["now"]
     done = items["succeeded"] + items["rejected"] + items["exhausted"]
     share = 100 * done / items["total"] if items["total"] else 100.0
-    yield f"{state['name']}: {_life(state)}"
+    yield f"{state['name']}: {life_line(state)}"
     yield f"items    {done:,}/{items['total']:,} ({share:.1f} %), {items['unfinished']:,} unfinished"
     yield f"         {items['succeeded']:,} succeeded, {items['rejected']:,} rejected, {items['exhausted']:,} exhausted"
     for kind, facts in sorted(state["failed_by_type"].items(), key=lambda pair: -pair[1]["count"])[:6]:
@@ -57,7 +57,7 @@ def _pacing(state: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name:<8} {', '.join(found)}" + (" in flight" if key == "oldest" else "")
 
 
-def _life(state: Mapping[str, Any]) -> str:
+def life_line(state: Mapping[str, Any]) -> str:
     """The state and whose it is; a running one that nobody runs any more is dead."""
     known, alive = state["state"], state.get("alive", True)
     owner = f"pid {state.get('pid')} on {state.get('host')}"

@@ -99,6 +99,17 @@ def systemd_analyze() -> str:
     return found
 
 
+def chromium() -> str:
+    """The browser, and what draws the charts of the page that is opened in it."""
+    for package in ("altair", "vl_convert"):
+        if not _there(package):
+            lacking(package, "pip install 'batchrunner[report]'")
+    found = shutil.which("chromium")
+    if found is None:
+        lacking("chromium", "apt-get install chromium")
+    return found
+
+
 def ray() -> None:
     if importlib.util.find_spec("ray") is None:
         lacking("ray", "pip install 'batchrunner[ray]'")

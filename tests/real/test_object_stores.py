@@ -90,11 +90,12 @@ def test_a_run_on_a_bucket_from_its_start_to_its_cleaning(tmp_path, bucket):
     assert not [name for name in bucket.names("runs/tickets") if name.endswith("lock") or "probe" in name]
 
     if bucket.address.startswith("s3"):
-        commands = ("status", "export", "fsck", "clean")
+        commands = ("status", "export", "report", "fsck", "clean")
         look = {command: batchrunner(command, place, env=bucket.env) for command in commands}
         assert {name: ended.code for name, ended in look.items()} == dict.fromkeys(look, 0), look
         assert "40 succeeded" in look["status"].out
         assert len(look["export"].out.splitlines()) == 40
+        assert f"run      {place}" in look["report"].out
         assert "sound" in batchrunner("fsck", place, env=bucket.env).out
 
 

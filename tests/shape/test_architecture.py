@@ -57,6 +57,8 @@ HOMES = {
     "prometheus_client": {"telemetry"},
     "requests": {"telemetry"},
     "ray": {"engines"},
+    "altair": {"report"},
+    "vl_convert": {"report"},
     "pyarrow": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},

@@ -34,7 +34,7 @@ def summary(**changes: object) -> dict[str, object]:
         "completion_tokens": 5, "cost_usd": 0.01, "possibly_billed": 1, "max_cost_usd": 5.0,
         "failed_by_type": {kind: {"count": 1, "first_id": "a" * 200, "first_row": 7} for kind in "abcdef"},
         "pace": "598 requests a minute of 600 allowed, 0 x 429, latency p50 0.4 s, p95 1.2 s",
-        "commands": {"longer": "batchrunner redo x", "go on": "batchrunner run x", "look": "batchrunner show x"},
+        "commands": {name: f"batchrunner {name} x" for name in ("go on", "longer", "look", "report")},
     } | changes  # fmt: skip
 
 
