@@ -172,13 +172,26 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     source.learn(checked)
     asker = compiled(job, checked.columns, ready.expected)
     _price_of_rows(ready, checked)
-    if shard is not None and asker.name_session is not None:
+    if shard is not None:
+        _refuse_shard(ready, asker)
+    asked = {**_address(ready), **asker.asked}
+    return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
+
+
+def _refuse_shard(ready: Ready, asker: Asker) -> None:
+    """What shards, which know nothing of each other, would do wrong. Raises JobError."""
+    if asker.name_session is not None:
         raise JobError(
             "--shard: expected items on their own; the items of a session or conversation are asked in order,"
             " and a shard takes them apart; leave --shard out, or drop conversation and session_id"
         )
-    asked = {**_address(ready), **asker.asked}
-    return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
+    provider, own = ready.provider, ready.job.provider.requests_per_key
+    if provider.requests_per_key is not None and own is None:
+        raise JobError(
+            f"--shard: {provider.name} is sent {provider.requests_per_key} request at a time on a key, since answers"
+            " may be swapped, and shards send at once; leave --shard out, or set provider.requests_per_key yourself (to 1"
+            " where one shard runs after another)"
+        )
 
 
 def remember(prepared: Prepared) -> dict[str, Any]:

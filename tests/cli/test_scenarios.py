@@ -429,3 +429,15 @@ def test_a_bug_leaves_its_traceback_in_the_log_and_every_paid_outcome_in_the_jou
     assert ended.code == 1
     assert "this is a bug in batchrunner" in ended.err
     assert "ZeroDivisionError" in (tmp_path / "runs" / "rows" / "log.jsonl").read_text()
+
+
+def test_shards_of_the_gateway_are_refused_unless_someone_knows_better(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(4))
+    words = ["run", rows, "--provider", "gateway", "--model", "m", "--base-url", server.url, "--shard", "0/2"]
+    refused = batchrunner(*words, env={"GATEWAY_API_KEY": "k"})
+    asked = len(server.seen)
+    meant = batchrunner(*words, "--set", "provider.requests_per_key=1", env={"GATEWAY_API_KEY": "k"})
+
+    assert (refused.code, asked) == (2, 0)
+    assert "answers may be swapped" in refused.err
+    assert meant.code == 0, meant.err
