@@ -189,8 +189,8 @@ def _refuse_shard(ready: Ready, asker: Asker) -> None:
     if provider.requests_per_key is not None and own is None:
         raise JobError(
             f"--shard: {provider.name} is sent {provider.requests_per_key} request at a time on a key, since answers"
-            " may be swapped, and shards send at once; leave --shard out, or set provider.requests_per_key yourself (to 1"
-            " where one shard runs after another)"
+            " may be swapped, and shards send at once; leave --shard out, or set provider.requests_per_key yourself"
+            " (to 1 where one shard runs after another)"
         )
 
 
