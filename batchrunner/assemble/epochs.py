@@ -63,7 +63,9 @@ def refuse(run: store.Run, prepared: Prepared, matches: store.Matches, ways_out:
     """Exit 13 where the job, or the place of its rows, is another one than the run remembers."""
     commit, where = run.commit, run.directory
     rows_before, rows_now = commit.input.get("rows_path"), remember(prepared)["rows_path"]
-    if rows_before and rows_now and rows_before != rows_now:
+    # The same items under another name, as `export --format openai-batch` writes them, are no other input.
+    same = matches.carried.num_rows == prepared.checked.rows == commit.rows
+    if rows_before and rows_now and rows_before != rows_now and not same:
         raise JobChanged(f"{where} is the run of {rows_before}, not of {rows_now}; nothing was sent", *ways_out)
     changed = changed_keys(commit.asked, prepared.asked)
     if not changed or not matches.changed_items:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.expect import Expectation
+    from batchrunner.providers.base import Provider
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +153,10 @@ class Table:
             layout = self.remade.carried.layout(self.remade.checked)
             yield from store.result_batches(self.view, self.remade.batches(), schema=layout, scratch=Path(scratch))
 
+    def asked(self) -> Iterator[tuple[int, str, str]]:
+        """Row by row in input order the path and the body that are sent; without rows that cannot be asked."""
+        return iter(()) if self.remade is None else self.remade.asked()
+
     def sent(self, row: int) -> str | None:
         """The body that is sent for a row, made again from the input; None when it cannot be."""
         return self.sent_all([row]).get(row)
@@ -176,14 +181,28 @@ class Remade:
         selection = Selection(**taken) if taken else None
         return self.carried.batches(self.source, self.checked, selection=selection)
 
-    def sent(self, rows: Collection[int]) -> dict[int, str]:
-        job, bodies = self.manifest["job"], {}
+    def asked(self) -> Iterator[tuple[int, str, str]]:
+        """The row, the path and the body of every request."""
+        provider, endpoint = self._dialect()
+        for item in self.source.rows():
+            try:
+                request = conversation.build(provider, self.asker.ask(item.columns), endpoint)
+            except BadRow:
+                continue
+            yield item.row, request.path, request.body.decode()
+
+    def _dialect(self) -> tuple[Provider, Endpoint]:
+        job = self.manifest["job"]
         provider = providers.load(job["provider"]["kind"])
+        base_url = provider.normalise(job["provider"].get("base_url") or provider.base_url or "http://127.0.0.1")
+        return provider, Endpoint(base_url=base_url, options=options_of(job["provider"]))
+
+    def sent(self, rows: Collection[int]) -> dict[int, str]:
+        bodies: dict[int, str] = {}
+        provider, endpoint = self._dialect()
         skip = bytearray(b"\1") * self.checked.rows
         for row in rows:
             skip[row] = 0
-        base_url = provider.normalise(job["provider"].get("base_url") or provider.base_url or "http://127.0.0.1")
-        endpoint = Endpoint(base_url=base_url, options=options_of(job["provider"]))
         for item in self.source.rows(skip=skip, stop=max(rows) + 1):
             try:
                 ask = self.asker.ask(item.columns)

@@ -10,12 +10,21 @@ import click
 
 from batchrunner.cli.targets import find_run, run_options
 
+FORMATS = "parquet, jsonl, csv or openai-batch."
 
-@click.command("export", short_help="The table as it stands: parquet, jsonl or csv.")
+
+@click.command("export", short_help="The table as it stands, in another format.")
 @click.argument("run")
 @run_options
-@click.option("--format", "kind", metavar="FORMAT", default="jsonl", show_default=True, help="parquet, jsonl or csv.")
-@click.option("--to", metavar="FILE", help="Write to FILE instead of stdout; it appears whole or not at all.")
+@click.option(
+    "--format",
+    "kind",
+    metavar="FORMAT",
+    default="jsonl",
+    show_default=True,
+    help="parquet, jsonl, csv or openai-batch.",
+)
+@click.option("--to", metavar="FILE", help="Write to FILE instead of stdout; for openai-batch a directory.")
 @click.option("--where", metavar="EXPR", help="Only rows for which a polars SQL expression is true.")
 def command(run: str, kind: str, to: str | None, where: str | None, **given: Any) -> int:
     """Write the table of RUN as it stands, one row per input row, live or after its death.
@@ -24,6 +33,7 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
     Examples:
       batchrunner export runs/quickstart --format csv --to answers.csv
       batchrunner export runs/quickstart --where "status = 'succeeded'" | jq .text
+      batchrunner export runs/quickstart --format openai-batch --to batch
     """
     from batchrunner.cli.memory import keep_small
 
@@ -37,6 +47,8 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
         raise JobError(f"--format: expected one of {', '.join(exports.available())}, got {kind!r}")
     if kind == "parquet" and to is None and sys.stdout.isatty():
         raise JobError("parquet is no text for a terminal; give --to FILE")
+    if kind in exports.FOLDERS and to is None:
+        raise JobError(f"--format {kind}: several files; give --to DIRECTORY")
     table = open_table(find_run(run, given))
     for warning in table.warnings:
         click.echo(f"batchrunner: {warning}", err=True)
@@ -45,12 +57,30 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
         batches = (
             batch for frame in matching(batches, where) for batch in frame.to_arrow().cast(table.schema).to_batches()
         )
+    if kind in exports.FOLDERS and to is not None:
+        rows = _write_folder(exports.load(kind), batches, table.asked(), to)
+        click.echo(f"{rows:,} rows", err=True)
+        click.echo(to)
+        return 0
     with _output(to) as file:
         rows = exports.load(kind).write(batches, table.schema, file)
     if to is not None:
         click.echo(f"{rows:,} rows", err=True)
         click.echo(to)
     return 0
+
+
+def _write_folder(kind: Any, batches: Any, asked: Any, to: str) -> int:
+    from pathlib import Path
+
+    from batchrunner.errors import StoreError
+
+    try:
+        rows: int = kind.write_folder(batches, asked, Path(to))
+    except OSError as error:
+        where = error.filename or to
+        raise StoreError(f"{where}: {error.strerror}; name a directory with room that can be written") from error
+    return rows
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,9 +19,13 @@ class Export(Protocol):
         """Returns how many rows were written."""
 
 
+FOLDERS = ("openai-batch",)
+"""Formats of several files, which `write_folder` puts into a directory."""
+
+
 def available() -> list[str]:
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def load(name: str) -> Export:
-    return importlib.import_module(f"{__name__}.{name}")
+def load(name: str) -> Any:
+    return importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

@@ -32,7 +32,7 @@ def written(kind: str) -> bytes:
 
 
 def test_every_format_is_listed():
-    assert exports.available() == ["csv", "jsonl", "parquet"]
+    assert exports.available() == ["csv", "jsonl", "openai-batch", "parquet"]
 
 
 def test_parquet_keeps_everything_exact():
