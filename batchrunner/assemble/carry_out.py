@@ -84,6 +84,8 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         voices.emit("run_started", settled=settled, total=before.total, **taken.free(), **chronicle.recovered())
         tally = Tally(total=before.total, before=_counts(before, settled), clock=time.monotonic)
         tally.listen(lambda outcome: _log_failure(voices.emit, outcome))
+        if invocation.hears is not None:
+            tally.listen(invocation.hears)
         execution = _execution(chronicle, prepared, invocation, tally, voices, taken)
         cause: BaseException | None = chronicle.stopped_before(ready.job) if not invocation.redo else None
         with _bugs_logged(voices.emit):

@@ -10,10 +10,11 @@ from batchrunner.signals import Signals
 from batchrunner.spec import NO_FAILURES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from batchrunner.limits import Lease
+    from batchrunner.records import Outcome
     from batchrunner.spec import JobSpec, MaxFailed, Shard
 
 
@@ -62,6 +63,8 @@ class Invocation:
     """What to do when settled items would be bought again, ready to be pasted."""
     call: Mapping[str, Any] = field(default_factory=dict)
     signals: Signals = field(default_factory=Signals)
+    hears: Callable[[Outcome], None] | None = None
+    """Told of each outcome as it settles, from another thread; returns at once, raises nothing."""
 
     @property
     def place(self) -> Place:

@@ -27,7 +27,7 @@ LOCK_S = 180.0
 AGAIN_S = 1.0
 LOSSES = 5
 """A shard that loses so many workers without an item settled between is given up: it may be what kills them."""
-NOT_TOLD = ("directory", "address", "lease", "signals")
+NOT_TOLD = ("directory", "address", "lease", "signals", "hears")
 """What is of one process, and of one machine."""
 OURS = ("engine", "workers", "ray_address", "fresh")
 """Options of the whole run that are no shard's."""

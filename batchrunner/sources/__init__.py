@@ -5,6 +5,7 @@ from __future__ import annotations
 from batchrunner.sources._check import check
 from batchrunner.sources._checked import Checked, Repeats
 from batchrunner.sources._files import available
+from batchrunner.sources._frames import write_frame
 from batchrunner.sources._identity import place, shard_of
 from batchrunner.sources._input import Input, load, open_input, open_spooled
 from batchrunner.sources._kept import kept_columns, kept_schema, result_batches_input
@@ -25,4 +26,5 @@ __all__ = [
     "Repeats",
     "result_batches_input",
     "shard_of",
+    "write_frame",
 ]

@@ -67,6 +67,11 @@ def result_batches(
             yield batch.select(columns.names).cast(columns)
 
 
+def read_frames(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    """Batches of a table, such as `result_batches` gives them, as one table in memory."""
+    return pa.Table.from_batches([batch.select(schema.names).cast(schema) for batch in batches], schema)
+
+
 def tell_all(view: View, rows: int) -> bool:
     """Whether the outcomes of the first rows say all that the input says of them, so that it need not be read.
 

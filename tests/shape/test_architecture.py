@@ -37,8 +37,10 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
+DATA = {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"}
 HOMES = {
     "httpx": {"transport"},
+    "pandas": {"api"},
     "aiohttp": {"transport", "simulator"},
     "aiohappyeyeballs": {"transport"},
     "httptools": {"transport"},
@@ -59,8 +61,19 @@ HOMES = {
     "ray": {"engines"},
     "altair": {"report"},
     "vl_convert": {"report"},
-    "pyarrow": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
-    "polars": {"schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
+    "pyarrow": {
+        "api",
+        "expect",
+        "schema",
+        "sources",
+        "providers",
+        "store",
+        "exports",
+        "report",
+        "evaluate",
+        "simulator",
+    },
+    "polars": {"api", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
     "orjson": {"expect", "schema", "sources", "providers", "store", "exports", "report", "evaluate", "simulator"},
 }
 ROOT = Path(batchrunner.__file__).parent

@@ -1,0 +1,50 @@
+"""Rows in memory, kept where a run can read them again."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batchrunner.errors import JobError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def write_frame(rows: Any, path: Path) -> Path:
+    """Keep a table of polars, pandas or pyarrow, or a list of dicts, as Parquet at `path`, unless it is there as it is.
+
+    Raises JobError for what is none of them, or cannot be kept there.
+    """
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(rows), sink, compression="zstd")
+    data = sink.getvalue()
+    try:
+        if path.exists() and path.stat().st_size == data.size and path.read_bytes() == data.to_pybytes():
+            return path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        beside.write_bytes(data)
+        beside.replace(path)
+    except OSError as error:
+        raise JobError(f"{path}: {(error.strerror or str(error)).lower()}; give an out that can be written") from error
+    return path
+
+
+def _table(rows: Any) -> pa.Table:
+    try:
+        if isinstance(rows, pa.Table):
+            return rows
+        if hasattr(rows, "to_arrow"):  # polars
+            return rows.to_arrow()
+        if isinstance(rows, list):
+            return pa.Table.from_pylist(rows)
+        return pa.Table.from_pandas(rows, preserve_index=False)
+    except (pa.ArrowException, AttributeError, TypeError) as error:
+        raise JobError(
+            f"rows: expected a table of polars, pandas or pyarrow, or a list of dicts; got {type(rows).__name__}: "
+            f"{str(error)[:200]}"
+        ) from error
