@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from driving import batchrunner
@@ -103,3 +105,15 @@ def test_every_job_file_runs(job, tmp_path):
 
     assert ended.code == 0, ended.err
     assert ended.summary["items"]["succeeded"] == 20
+
+
+def test_its_python_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    (code,) = blocks("python")
+    monkeypatch.chdir(tmp_path)
+    body = "".join(f"    {line}\n" for line in code.splitlines())
+    scope: dict[str, Any] = {}
+    exec(f"async def main():\n{body}", scope)
+
+    asyncio.run(scope["main"]())
+
+    assert "a succeeded" in capsys.readouterr().out
