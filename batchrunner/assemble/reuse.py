@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import JobError, RunError
+from batchrunner.records import Completion
 from batchrunner.store import (
     Open,
     Wanted,
@@ -79,7 +80,7 @@ def take_over(run: Run, prepared: Prepared, selection: Selection, *, simulate: b
     for directory in earlier_runs(prepared, apart=run.directory, simulate=simulate):
         try:
             view = view_run(directory)
-            counts[REUSED] += record_all(run, copies(view, wanted, origin=REUSED, statuses=ANSWERED))
+            counts[REUSED] += record_all(run, _reusable(view, wanted, prepared))
         except RunError as error:
             notes.append(f"nothing more is taken over from {directory}: {error}")
     if any(counts.values()):
@@ -102,9 +103,21 @@ def foreseen(
     wanted = _wanted(prepared, selection, skip)
     duplicates = count_copies(view, wanted, statuses=SETTLED) if spec.dedupe and view is not None else 0
     runs = earlier_runs(prepared, apart=invocation.directory, simulate=invocation.simulate)
-    reused = sum(count_copies(view_run(directory), wanted, statuses=ANSWERED) for directory in runs)
+    reused = sum(sum(1 for _ in _reusable(view_run(directory), wanted, prepared)) for directory in runs)
     followers = wanted.followers() if spec.dedupe else {}
     return TakenOver(reused=reused, duplicates=duplicates, followers=followers)
+
+
+def _reusable(view: View, wanted: Wanted, prepared: Prepared) -> Iterator[Outcome]:
+    """Copies of another run's answers, those alone that are what this job expects."""
+    expectation = prepared.ready.expected.expectation
+
+    def accepts(outcome: Outcome) -> bool:
+        if expectation is None:
+            return True
+        return expectation.fault(Completion(text=outcome.text, finish_reason=outcome.finish_reason)) is None
+
+    return copies(view, wanted, origin=REUSED, statuses=ANSWERED, accepts=accepts)
 
 
 def fanned_out(

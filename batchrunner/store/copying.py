@@ -14,7 +14,7 @@ from batchrunner.records import Outcome
 from batchrunner.schema import RECORD
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchrunner.store.view import Source, View
 
@@ -94,16 +94,26 @@ class Wanted:
         return found
 
 
-def copies(view: View, wanted: Wanted, *, origin: str, statuses: Sequence[str]) -> Iterator[Outcome]:
+def copies(
+    view: View,
+    wanted: Wanted,
+    *,
+    origin: str,
+    statuses: Sequence[str],
+    accepts: Callable[[Outcome], bool] = lambda _: True,
+) -> Iterator[Outcome]:
     """What a run's current outcomes of these statuses answer of the rows that are wanted; each row is taken once.
 
-    A copy has the tokens of its source, and cost nothing. Raises RunError where a part cannot be read.
+    An outcome that is not accepted answers nothing. A copy has the tokens of its source, and cost nothing. Raises
+    RunError where a part cannot be read.
     """
     for source in view.sources:
         asked = _asked(view, source, statuses)
         numbers = [number for number, key in asked if wanted.asks(key)]
         if numbers:
-            yield from _copied(view, source, numbers, wanted, origin)
+            for found in filter(accepts, _read(view, source, numbers)):
+                for item in wanted.take(found.request_key or ""):
+                    yield copy_for(item, found, origin)
 
 
 def count_copies(view: View, wanted: Wanted, *, statuses: Sequence[str]) -> int:
@@ -118,12 +128,9 @@ def _asked(view: View, source: Source, statuses: Sequence[str]) -> list[tuple[in
     return list(zip(table["sequence"].to_pylist(), table["request_key"].to_pylist(), strict=True))
 
 
-def _copied(view: View, source: Source, numbers: list[int], wanted: Wanted, origin: str) -> Iterator[Outcome]:
+def _read(view: View, source: Source, numbers: list[int]) -> Iterator[Outcome]:
     table = view.read_current(source, RECORD.names)
-    table = table.filter(pc.is_in(table["sequence"], pa.array(numbers, pa.int64()))).select(RECORD.names)
-    for found in _outcomes(table):
-        for item in wanted.take(found.request_key or ""):
-            yield copy_for(item, found, origin)
+    yield from _outcomes(table.filter(pc.is_in(table["sequence"], pa.array(numbers, pa.int64()))).select(RECORD.names))
 
 
 def answers(view: View, *, errors: Sequence[str]) -> Iterator[Outcome]:

@@ -269,3 +269,23 @@ def test_reparse_needs_something_to_derive(tmp_path):
 
     assert ended.code == 2
     assert "expected a job with [expect] schema" in ended.err
+
+
+def test_answers_of_earlier_runs_are_taken_over_where_they_are_as_expected(tmp_path):
+    texts = {"Say p 0": json.dumps(RIGHT), "Say p 1": "plain words"}
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(2))
+    with serve_in_thread() as server:
+        server.default = answering({**texts, "mended": json.dumps(RIGHT)})
+        words = ["--provider", "tess", "--agent-id", 1, "--model", "m", "--base-url", server.url]
+        batchrunner("run", rows, *words, "--out", tmp_path / "before")
+        job = write_job(tmp_path, server.url, kind="tess")
+        job.write_text(f"{job.read_text()}\n[reuse]\nfrom = 'before'\n")
+        ended = run(job)
+        sent = len(server.seen)
+
+    assert ended.code == 0, ended.err
+    table = pl.read_parquet(ended.summary["results"])
+    assert table["origin"].to_list() == ["reused", "sent"]
+    assert table["out_label"].to_list() == ["bug", "bug"]
+    # The plain words were asked for once more, and mended.
+    assert sent == 2 + 2
