@@ -237,6 +237,7 @@ def _work(
         simulate=simulate,
         signals=signals,
         hears=hears,
+        call={"given": {"simulate": simulate, "max_failed": max_failed}},
         command=f"batchrunner.run(out={str(place)!r}, ...)",
         **ways,
     )

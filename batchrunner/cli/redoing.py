@@ -55,7 +55,7 @@ def call_of(target: str, found: Found, given: Mapping[str, Any]) -> tuple[str, d
     if Path(target).is_file():
         return target, dict(given)
     call = state_of(found.directory).get("call")
-    if not call:
+    if not call or "target" not in call:
         raise RunError(f"{found}: its manifest does not say which job it is of; give the job file instead")
     kept = {name: value for name, value in call["given"].items() if name not in NOT_AGAIN}
     return call["target"], {

@@ -47,14 +47,14 @@ def _write(
     output: BinaryIO,
     errors: BinaryIO,
 ) -> int:
-    rows = 0
+    rows, coming = 0, next(asked, None)
     for batch in batches:
         for fields in batch.to_pylist():
             rows += 1
-            for row, path, body in asked:
-                if row == fields["row"]:
-                    input_.write(_line(_input(fields["item_id"], path, body)))
-                    break
+            while coming is not None and coming[0] < fields["row"]:
+                coming = next(asked, None)
+            if coming is not None and coming[0] == fields["row"]:  # A row that cannot be asked is not among them.
+                input_.write(_line(_input(fields["item_id"], *coming[1:])))
             if fields["status"] == "succeeded":
                 output.write(_line(_answered(fields)))
             elif fields["status"] is not None:

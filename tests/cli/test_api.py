@@ -132,3 +132,16 @@ def test_importing_it_loads_little():
     code = "import sys, batchrunner; print(sorted({'polars', 'pyarrow', 'httpx', 'aiohttp'} & set(sys.modules)))"
 
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_answers_of_a_simulated_call_are_not_taken_for_real_ones(tmp_path, server):
+    rows = prompts(4)
+
+    simulated = batchrunner.run(rows=rows, out=tmp_path / "runs/mon", simulate=True, **settings(server))
+    reuse = {"reuse": {"from": str(tmp_path / "runs/*"), "dedupe": False}}
+    real = batchrunner.run(rows=rows, out=tmp_path / "runs/tue", **settings(server), **reuse)
+
+    assert simulated.ok
+    assert real.ok
+    assert set(real.to_polars()["origin"]) == {"sent"}
+    assert server.books().asked.total() == 4

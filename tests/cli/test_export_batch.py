@@ -23,7 +23,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_what_was_asked_answered_and_failed_is_written_line_by_line(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", [*prompts(3, temperature=0.5), {"id": "bad", "prompt": ""}])
+    rows = write_rows(tmp_path / "rows.jsonl", [{"id": "bad", "prompt": ""}, *prompts(3, temperature=0.5)])
     with serve_in_thread() as server:
         refusal = {"status": 400, "body_json": {"error": {"message": "no"}}}
         server.default = lambda seen: refusal if b"p 1" in seen.body else {"status": 200, "body_json": GOOD}
@@ -39,8 +39,8 @@ def test_what_was_asked_answered_and_failed_is_written_line_by_line(tmp_path):
     assert [line["custom_id"] for line in answered] == ["p0", "p2"]
     assert answered[0]["response"]["body"]["choices"][0]["message"]["content"] == "hi"
     assert [(line["custom_id"], line["error"]["code"]) for line in failed] == [
-        ("p1", "bad_request"),
         ("bad", "bad_row"),
+        ("p1", "bad_request"),
     ]
     assert {path.name for path in (tmp_path / "batch").iterdir()} == {"input.jsonl", "output.jsonl", "errors.jsonl"}
 
