@@ -55,9 +55,7 @@ class Expectation:
         """What an answer's text puts into the columns, in their order; None where it is not as expected."""
         try:
             found = self._valid(text or "")
-            if "" in self.columns:
-                return [fitting(found, self.columns[""].type)]
-            return [fitting(found.get(name), column.type) for name, column in self.columns.items()]
+            return [fitting(_part(found, name), column.type) for name, column in self.columns.items()]
         except ValueError:
             return None
 
@@ -76,7 +74,7 @@ class Expectation:
 
     def _check_fits(self, value: Any) -> None:
         for name, column in self.columns.items():
-            fitting(value.get(name) if name else value, column.type)
+            fitting(_part(value, name), column.type)
 
     def _named(self, value: Any) -> str:
         faults: list[str] = []
@@ -100,6 +98,13 @@ class Expectation:
         ]
         names = [*batch.schema.names, *(column.name for column in self.columns.values())]
         return pa.RecordBatch.from_arrays([*batch.columns, *arrays], names)
+
+
+def _part(value: Any, name: str) -> Any:
+    """What goes into a column; None of a value without such a property, an object or not."""
+    if not name:
+        return value
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def expectation(

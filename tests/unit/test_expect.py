@@ -176,3 +176,59 @@ def test_an_answer_that_is_no_object_is_one_column():
 def test_columns_that_are_there_already_are_refused():
     with pytest.raises(JobError, match="a column 'text' is there already"):
         expectation(object_of({"text": {}}), prefix="", allow_length=False, taken=["text"])
+
+
+ANYTHING: dict[str, Any] = {}
+ODD = [
+    ("a list where only properties are told", {"properties": {"a": {"type": "string"}}}, "[1]", [None]),
+    ("null for an object", {"type": ["object", "null"], "properties": {"a": {"type": "string"}}}, "null", [None]),
+    ("half a character", {"properties": {"a": {"type": "string"}}}, '{"a": "x\\ud800"}', ["x\ufffd"]),
+    ("half of one within JSON", {"properties": {"a": ANYTHING}}, '{"a": ["\\ud800"]}', ['["\\ud800"]']),
+    ("deep", {"properties": {"a": ANYTHING}}, '{"a":' + "[" * 300 + "]" * 300 + "}", ["[" * 300 + "]" * 300]),
+    ("a huge number", {"properties": {"a": ANYTHING}}, 'so: {"a": 1' + "0" * 30 + "}", ["1" + "0" * 30]),
+    (
+        "a tuple",
+        {"properties": {"a": {"type": "array", "prefixItems": [{"type": "string"}], "items": {"type": "integer"}}}},
+        '{"a": ["x", 1]}',
+        ['["x",1]'],
+    ),
+    ("no name", {"type": "object", "properties": {"": {"type": "integer"}}}, '{"": 1}', [{"": 1}]),
+    (
+        "a document within the document",
+        {
+            "$defs": {
+                "n": {"type": "integer"},
+                "own": {"$id": "http://own/", "$ref": "#/$defs/n", "$defs": {"n": {"type": "string"}}},
+            },
+            "properties": {"a": {"$ref": "#/$defs/own"}},
+        },
+        '{"a": "x"}',
+        ["x"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("schema", "text", "values"), [case[1:] for case in ODD], ids=[case[0] for case in ODD])
+def test_a_valid_answer_of_an_odd_shape_has_a_place_in_the_table(schema, text, values):
+    found = expectation(schema, prefix="", allow_length=False)
+
+    assert found.fault(Completion(text=text, finish_reason="stop")) is None
+    assert found.values(text) == values
+    table = pa.RecordBatch.from_pydict({"text": [text], "status": ["succeeded"]})
+    assert [column.to_pylist()[0] for column in found.derived(table).columns[2:]] == values
+
+
+def test_a_number_that_no_float_holds_is_not_as_expected():
+    found = expectation({"properties": {"a": {"type": "number"}}}, prefix="", allow_length=False)
+    fault = found.fault(Completion(text='{"a": 1' + "0" * 400 + "}", finish_reason="stop"))
+
+    assert fault is not None
+    assert "does not fit a column of double" in fault.said
+
+
+def test_a_schema_that_refers_to_itself_often_is_text_from_there_on():
+    branch = {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]}
+    tree = {"type": "object", "properties": {name: branch for name in ["left", "middle", "right"]}}
+    found = expectation({"$ref": "#/$defs/tree", "$defs": {"tree": tree}}, prefix="", allow_length=False)
+
+    assert found.values('{"left": {"right": {}}}') == ['{"right":{}}', None, None]
