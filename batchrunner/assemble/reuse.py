@@ -154,7 +154,9 @@ def earlier_runs(prepared: Prepared, *, apart: Path, simulate: bool) -> Iterator
                 continue
             for directory in (whole, *shard_folders(whole)):
                 if (directory / "commits").is_dir() and directory.resolve() != apart.resolve():
-                    manifest = read_manifest(directory / "run.json") or {}
+                    manifest = read_manifest(directory / "run.json")
+                    if not manifest:
+                        continue  # Ended before it said what it is; what it had was taken over itself.
                     if bool((manifest.get("call") or {}).get("given", {}).get("simulate")) == simulate:
                         yield directory
 

@@ -42,8 +42,7 @@ class Carry:
 
     def results(self, checked: sources.Checked) -> Any:
         """The whole table's columns."""
-        derived = () if self.expectation is None else self.expectation.columns.values()
-        return store.result_schema(self.schema(checked), has_turns=self.has_turns, derived=derived)
+        return store.result_schema(self.schema(checked), has_turns=self.has_turns, derived=self._derived)
 
     def layout(self, checked: sources.Checked) -> Any:
         """The same, with how those are made that come of the answers."""
@@ -54,7 +53,11 @@ class Carry:
 
     @property
     def _taken(self) -> list[str]:
-        return list(outcome_schema(has_turns=self.has_turns).names)
+        return [*outcome_schema(has_turns=self.has_turns).names, *(column.name for column in self._derived)]
+
+    @property
+    def _derived(self) -> list[Any]:
+        return [] if self.expectation is None else list(self.expectation.columns.values())
 
     def renamed(self, checked: sources.Checked) -> dict[str, str]:
         """Carried columns whose name the results have already, and what they are called there."""

@@ -289,3 +289,16 @@ def test_answers_of_earlier_runs_are_taken_over_where_they_are_as_expected(tmp_p
     assert table["out_label"].to_list() == ["bug", "bug"]
     # The plain words were asked for once more, and mended.
     assert sent == 2 + 2
+
+
+def test_an_input_column_that_is_called_like_a_derived_one_is_kept_beside_it(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{"id": "1", "prompt": "x", "answer_label": "by hand"}])
+    with serve_in_thread() as server:
+        server.default = reply(json.dumps(RIGHT))
+        job = tmp_path / "job.toml"
+        job.write_text(JOB.format(kind="openai", url=f"{server.url}/v1", expect='prefix = "answer_"'))
+        ended = batchrunner("run", job, "--json")
+
+    assert ended.code == 0, ended.err
+    row = pl.read_parquet(ended.summary["results"]).to_dicts()[0]
+    assert (row["answer_label"], row["input_answer_label"]) == ("bug", "by hand")

@@ -139,3 +139,17 @@ def test_faults(tmp_path, reuse, said):
 
     assert ended.code == 2
     assert said in ended.err
+
+
+def test_a_run_that_does_not_say_whether_it_was_simulated_gives_nothing(tmp_path):
+    write_rows(tmp_path / "mon.jsonl", prompts(3))
+    write_rows(tmp_path / "tue.jsonl", prompts(3))
+    with counting() as server:
+        job = write_job(tmp_path, server.url, NIGHTS)
+        batchrunner("run", job, "--param", "ds=mon", "--simulate", "--out", tmp_path / "runs/tickets-mon")
+        (tmp_path / "runs/tickets-mon/run.json").unlink()
+        tuesday = batchrunner("run", job, "--param", "ds=tue", "--json")
+        asked = server.books().asked.total()
+
+    assert tuesday.code == 0, tuesday.err
+    assert asked == 3

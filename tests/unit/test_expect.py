@@ -228,7 +228,7 @@ def test_a_number_that_no_float_holds_is_not_as_expected():
 
 def test_a_schema_that_refers_to_itself_often_is_text_from_there_on():
     branch = {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "null"}]}
-    tree = {"type": "object", "properties": {name: branch for name in ["left", "middle", "right"]}}
+    tree = {"type": "object", "properties": dict.fromkeys(["left", "middle", "right"], branch)}
     found = expectation({"$ref": "#/$defs/tree", "$defs": {"tree": tree}}, prefix="", allow_length=False)
 
     assert found.values('{"left": {"right": {}}}') == ['{"right":{}}', None, None]
