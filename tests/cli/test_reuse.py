@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import polars as pl
 import pytest
 from counting_server import counting
 from crash.moments import Moment
 from driving import batchrunner, finish, prompts, start, write_rows
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 JOB = """
 name = "tickets"
@@ -146,8 +143,8 @@ def test_a_run_that_does_not_say_whether_it_was_simulated_gives_nothing(tmp_path
     write_rows(tmp_path / "tue.jsonl", prompts(3))
     with counting() as server:
         job = write_job(tmp_path, server.url, NIGHTS)
-        batchrunner("run", job, "--param", "ds=mon", "--simulate", "--out", tmp_path / "runs/tickets-mon")
-        (tmp_path / "runs/tickets-mon/run.json").unlink()
+        monday = batchrunner("run", job, "--param", "ds=mon", "--simulate", "--json")
+        (Path(monday.summary["run"]) / "run.json").unlink()
         tuesday = batchrunner("run", job, "--param", "ds=tue", "--json")
         asked = server.books().asked.total()
 
