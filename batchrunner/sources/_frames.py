@@ -19,9 +19,7 @@ def write_frame(rows: Any, path: Path) -> Path:
 
     Raises JobError for what is none of them, or cannot be kept there.
     """
-    sink = pa.BufferOutputStream()
-    pq.write_table(_table(rows), sink, compression="zstd")
-    data = sink.getvalue()
+    data = _parquet(_table(rows))
     try:
         if path.exists() and path.stat().st_size == data.size and path.read_bytes() == data.to_pybytes():
             return path
@@ -34,6 +32,15 @@ def write_frame(rows: Any, path: Path) -> Path:
     return path
 
 
+def _parquet(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    try:
+        pq.write_table(table, sink, compression="zstd")
+    except pa.ArrowException as error:
+        raise JobError(f"rows: cannot be kept as Parquet: {str(error)[:200]}") from error
+    return sink.getvalue()
+
+
 def _table(rows: Any) -> pa.Table:
     try:
         if isinstance(rows, pa.Table):
@@ -41,10 +48,16 @@ def _table(rows: Any) -> pa.Table:
         if hasattr(rows, "to_arrow"):  # polars
             return rows.to_arrow()
         if isinstance(rows, list):
-            return pa.Table.from_pylist(rows)
+            return _of_dicts(rows)
         return pa.Table.from_pandas(rows, preserve_index=False)
     except (pa.ArrowException, AttributeError, TypeError) as error:
         raise JobError(
             f"rows: expected a table of polars, pandas or pyarrow, or a list of dicts; got {type(rows).__name__}: "
             f"{str(error)[:200]}"
         ) from error
+
+
+def _of_dicts(rows: list[Any]) -> pa.Table:
+    """With the keys of all rows; pyarrow by itself looks at the first alone."""
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: [row.get(name) for row in rows] for name in names})

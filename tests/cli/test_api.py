@@ -15,6 +15,8 @@ from counting_server import counting
 from driving import prompts, write_rows
 
 import batchrunner
+from batchrunner.errors import JobError
+from batchrunner.sources import write_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,3 +147,14 @@ def test_answers_of_a_simulated_call_are_not_taken_for_real_ones(tmp_path, serve
     assert real.ok
     assert set(real.to_polars()["origin"]) == {"sent"}
     assert server.books().asked.total() == 4
+
+
+def test_a_key_that_only_later_dicts_have_is_sent_too(tmp_path):
+    path = write_frame([{"prompt": "a"}, {"prompt": "b", "system": "Be brief"}], tmp_path / "rows.parquet")
+
+    assert pl.read_parquet(path)["system"].to_list() == [None, "Be brief"]
+
+
+def test_rows_that_parquet_cannot_keep_are_told(tmp_path):
+    with pytest.raises(JobError, match="cannot be kept as Parquet"):
+        write_frame([{"prompt": "a", "empty": {}}], tmp_path / "rows.parquet")
