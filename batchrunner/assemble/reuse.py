@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,11 @@ def foreseen(
     wanted = _wanted(prepared, selection, skip)
     duplicates = count_copies(view, wanted, statuses=SETTLED) if spec.dedupe and view is not None else 0
     runs = earlier_runs(prepared, apart=invocation.directory, simulate=invocation.simulate)
-    reused = sum(sum(1 for _ in _reusable(view_run(directory), wanted, prepared)) for directory in runs)
+    reused = 0
+    for directory in runs:
+        with suppress(RunError):  # What cannot be read is bought.
+            for _ in _reusable(view_run(directory), wanted, prepared):
+                reused += 1
     followers = wanted.followers() if spec.dedupe else {}
     return TakenOver(reused=reused, duplicates=duplicates, followers=followers)
 

@@ -138,6 +138,7 @@ def test_faults(tmp_path, reuse, said):
     assert said in ended.err
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_say_whether_it_was_simulated_gives_nothing(tmp_path):
     write_rows(tmp_path / "mon.jsonl", prompts(3))
     write_rows(tmp_path / "tue.jsonl", prompts(3))
@@ -150,3 +151,18 @@ def test_a_run_that_does_not_say_whether_it_was_simulated_gives_nothing(tmp_path
 
     assert tuesday.code == 0, tuesday.err
     assert asked == 3
+
+
+@pytest.mark.slow
+def test_a_plan_counts_on_nothing_of_a_run_that_cannot_be_read(tmp_path):
+    write_rows(tmp_path / "mon.jsonl", prompts(3))
+    write_rows(tmp_path / "tue.jsonl", prompts(3))
+    with counting() as server:
+        job = write_job(tmp_path, server.url, NIGHTS)
+        batchrunner("run", job, "--param", "ds=mon")
+        for part in (tmp_path / "runs/tickets-mon/parts").iterdir():
+            part.write_bytes(b"junk")
+        planned = batchrunner("plan", job, "--param", "ds=tue")
+
+    assert planned.code == 0, planned.err
+    assert "3 to buy" in planned.out
