@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from batchrunner.errors import BadRow
 from batchrunner.spec import QUESTIONS, ROW_FIELDS, has_question
@@ -24,6 +26,7 @@ _JSON_FIELDS = frozenset({
 _MAYBE_JSON_FIELDS = frozenset({"function_call", "stop", "tool_choice", "tools"})
 """Fields that may be a text of their own: `no-tools`, `auto`."""
 _URL_END = "/chat/completions"
+_URL_AGENT = re.compile(r"/agents/([^/?#]+)/openai/chat/completions")
 _SHOWN_NAMES = 10
 
 
@@ -46,7 +49,7 @@ def said_by_row(columns: Mapping[str, Any]) -> dict[str, Any]:
         names = ", ".join(list(columns)[:_SHOWN_NAMES]) + (", ..." if len(columns) > _SHOWN_NAMES else "")
         raise BadRow(f"no 'messages' or 'prompt' key (found: {names or 'nothing'})")
     _check_batch_line(columns.get("method"), columns.get("url"))
-    return said | _of_body(body)
+    return _agent_in(columns.get("url")) | said | _of_body(body)
 
 
 def session_of_row(columns: Mapping[str, Any]) -> str | None:
@@ -84,6 +87,12 @@ def _check_batch_line(method: Any, url: Any) -> None:
         raise BadRow(f"method: expected 'POST', got {method!r}")
     if url is not None and not str(url).partition("?")[0].rstrip("/").endswith(_URL_END):
         raise BadRow(f"url: expected an address that ends in {_URL_END!r}, got {url!r}")
+
+
+def _agent_in(url: Any) -> dict[str, Any]:
+    """Where an agent's name is part of the path, a batch line has it nowhere else."""
+    found = _URL_AGENT.search(str(url))
+    return {"agent_id": unquote(found[1])} if found else {}
 
 
 def _of_body(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,7 +46,8 @@ def test_what_was_asked_answered_and_failed_is_written_line_by_line(tmp_path):
 
 
 def test_the_input_of_a_run_written_so_buys_nothing_in_it(tmp_path):
-    rows = write_rows(tmp_path / "rows.jsonl", prompts(20, temperature=0, note="x"))
+    mixed = [*prompts(19, temperature=0, note="x"), {"id": "of another", "prompt": "Say so", "agent_id": "8795"}]
+    rows = write_rows(tmp_path / "rows.jsonl", mixed)
     with api(tmp_path / "log") as simulator:
         words = ["--provider", "tess", "--agent-id", 8794, "--base-url", simulator.url, "--rpm", "none"]
         first = batchrunner("run", rows, *words, "--out", tmp_path / "run")

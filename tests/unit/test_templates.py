@@ -457,6 +457,20 @@ BATCH_LINE = {
 }
 
 
+@pytest.mark.parametrize(
+    ("line", "agent"),
+    [
+        ({"url": "/agents/a%20b/openai/chat/completions"}, "a b"),
+        ({"url": "https://api.tess.im/agents/8795/openai/chat/completions"}, "8795"),
+        ({"url": "/agents/8795/openai/chat/completions", "agent_id": 1}, "1"),
+        ({"url": "/v1/chat/completions"}, "8794"),
+        ({}, "8794"),
+    ],
+)
+def test_the_agent_of_a_batch_line_may_be_in_its_url(line, agent):
+    assert ask({"agent_id": 8794}, {"body": BATCH_LINE["body"], **line})["agent_id"] == agent
+
+
 def test_a_line_of_a_batch_file_is_taken_as_it_is():
     assert ask({"temperature": 0}, BATCH_LINE) == {
         "model": "m",
