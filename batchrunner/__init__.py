@@ -13,7 +13,7 @@ from batchrunner.providers.base import Provider
 from batchrunner.records import Completion, Endpoint, Event, Outcome, Reply, Request, Usage
 
 if TYPE_CHECKING:
-    from batchrunner.api import Run, arun, plan, run, stream
+    from batchrunner.api import Run, Settings, arun, plan, run, stream
 
 __all__ = [
     "arun",
@@ -32,12 +32,13 @@ __all__ = [
     "Run",
     "run",
     "RunError",
+    "Settings",
     "StoreError",
     "stream",
     "Usage",
 ]
 __version__ = "0.1.0"
-_OF_API = ("Run", "arun", "plan", "run", "stream")
+_OF_API = ("Run", "Settings", "arun", "plan", "run", "stream")
 
 
 def __getattr__(name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batchrunner.spec.load import for_rows, load
+from batchrunner.spec.load import for_rows, load, of_tree
 from batchrunner.spec.model import (
     BudgetSpec,
     ExpectSpec,
@@ -53,6 +53,7 @@ __all__ = [
     "metrics_file",
     "NO_FAILURES",
     "OAuth2Spec",
+    "of_tree",
     "OutputSpec",
     "parse_duration",
     "parse_max_failed",

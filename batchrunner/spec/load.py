@@ -62,6 +62,17 @@ def for_rows(
     return _job({}, home, overrides=overrides, params=params, environ=environ)
 
 
+def of_tree(
+    tree: Mapping[str, Any],
+    *,
+    overrides: Mapping[str, Any] = _NOTHING,
+    params: Mapping[str, str] = _NOTHING,
+    environ: Mapping[str, str] = _NOTHING,
+) -> JobSpec:
+    """The job of what a job file would say; its paths are relative to the working directory. Raises JobError."""
+    return _job(dict(tree), _Home(said="job", name="job"), overrides=overrides, params=params, environ=environ)
+
+
 def _read(path: Path) -> dict[str, Any]:
     text = ""
     try:

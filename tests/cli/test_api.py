@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,11 +16,11 @@ from counting_server import counting
 from driving import prompts, write_rows
 
 import batchrunner
-from batchrunner.errors import JobError
+from batchrunner.errors import JobChanged, JobError
 from batchrunner.sources import write_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Iterator
 
     from counting_server import Counting
 
@@ -97,26 +98,170 @@ def test_outcomes_come_as_they_settle_and_who_stops_listening_drains(tmp_path, s
     assert planned["items"]["to_buy"] == 500 - asked
 
 
-def test_a_call_that_is_cancelled_drains_first(tmp_path, server):
+async def by_scope(call: Awaitable[Any], begun: Awaitable[None]) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: call)
+        await begun
+        group.cancel_scope.cancel()
+
+
+async def by_task(call: Awaitable[Any], begun: Awaitable[None]) -> None:
+    task = asyncio.ensure_future(call)
+    await begun
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.parametrize("cancelled", [by_scope, by_task])
+def test_a_call_that_is_cancelled_ends_when_its_run_has_drained(tmp_path, cancelled):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(500))
 
-    async def impatient() -> None:
-        with anyio.move_on_after(1.5):
-            await batchrunner.arun(rows, out=tmp_path / "run", **settings(server, concurrency=2))
+    with counting(latency=0.2) as server:
 
-    anyio.run(impatient)
+        def begun() -> None:
+            while not server.books().asked.total():
+                time.sleep(0.02)
 
-    asked = server.books().asked.total()
+        async def impatient() -> None:
+            call = batchrunner.arun(rows, out=tmp_path / "run", **settings(server, concurrency=2))
+            await cancelled(call, asyncio.to_thread(begun))
+
+        asyncio.run(impatient())
+        asked = server.books().asked.total()
+        planned = batchrunner.plan(rows, out=tmp_path / "run", **settings(server))
+
     assert 0 < asked < 500
-    assert batchrunner.plan(rows, out=tmp_path / "run", **settings(server))["items"]["settled"] == asked
+    assert planned["items"]["settled"] == asked
+
+
+def test_what_keeps_a_run_from_going_on_is_the_same_fault_in_a_coroutine(tmp_path, server):
+    rows, out = write_rows(tmp_path / "rows.jsonl", prompts(1)), tmp_path / "run"
+    batchrunner.run(rows, out=out, **settings(server))
+    other = settings(server, agent_id=2)
+
+    async def listen() -> list[Any]:
+        return [outcome async for outcome in batchrunner.stream(rows, out=out, **other)]
+
+    for call in (lambda: batchrunner.arun(rows, out=out, **other), listen):
+        with pytest.raises(JobChanged, match=r"request\.agent_id"):
+            asyncio.run(call())
+
+
+def test_a_job_is_a_dict_too(tmp_path, server):
+    write_rows(tmp_path / "rows-mon.jsonl", [{"key": "a", "subject": "late"}])
+    job = {
+        "name": "triage",
+        "params": {"ds": ""},
+        "input": {"path": str(tmp_path / "rows-{{ params.ds }}.jsonl"), "id": "key"},
+        "provider": {"kind": "tess", "base_url": server.url, "api_key": "none"},
+        "request": {"agent_id": 1, "prompt": "About {{ subject }}"},
+        "output": {"dir": str(tmp_path / "runs-{{ params.ds }}")},
+        "prices": {"tess-6.1": {"input_per_million": 1, "output_per_million": 2}},
+    }
+
+    found = batchrunner.run(job, params={"ds": "mon"}, request={"temperature": 0})
+
+    assert found.ok
+    assert found.summary["name"] == "triage"
+    assert found.path == str(tmp_path / "runs-mon")
+    assert found.to_polars()["item_id"].to_list() == ["a"]
+
+
+def test_progress_is_called_or_written_and_its_fault_drains_the_run(tmp_path, server, capsys):
+    rows, seen = write_rows(tmp_path / "rows.jsonl", prompts(3)), []
+
+    def broken(now: Any) -> None:
+        raise ZeroDivisionError
+
+    batchrunner.run(rows, out=tmp_path / "called", progress=seen.append, **settings(server))
+    assert seen[0].total == 3
+    assert capsys.readouterr() == ("", "")
+
+    batchrunner.run(rows, out=tmp_path / "written", progress=True, **settings(server))
+    assert "/3" in capsys.readouterr().err
+
+    with pytest.raises(ZeroDivisionError):
+        batchrunner.run(rows, out=tmp_path / "broken", progress=broken, **settings(server))
+    assert batchrunner.plan(rows, out=tmp_path / "broken", **settings(server))["items"]["total"] == 3
+
+
+def test_a_section_has_keys_of_any_kind(tmp_path, server):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(2, model="gpt-4.1"))
+    prices = {"gpt-4.1": {"input_per_million": 1e6, "output_per_million": 0}}
+
+    found = batchrunner.run(rows, out=tmp_path / "run", prices=prices, **settings(server))
+
+    assert found.summary["cost_usd"] == found.summary["prompt_tokens"] > 0
+
+
+@pytest.mark.real
+def test_pandas_goes_in_and_comes_out(tmp_path, server):
+    from real import needs
+
+    needs.package("pandas", "pip install 'batchrunner[real]'")
+    import pandas as pd
+
+    rows = pd.DataFrame(prompts(4, note="x"), index=[7, 7, 8, 9])
+
+    found = batchrunner.run(rows=rows, out=tmp_path / "run", **settings(server)).to_pandas()
+
+    assert isinstance(found, pd.DataFrame)
+    assert found["item_id"].tolist() == rows["id"].tolist()
+    assert found["note"].tolist() == ["x"] * 4
+
+
+USAGE = """
+import asyncio
+import batchrunner
+import polars as pl
+
+call: batchrunner.Settings = {"provider": "tess", "agent_id": 1, "rpm": "none", "simulate": True}
+
+async def main() -> list[str]:
+    found = await batchrunner.arun({"input": {"path": "x.jsonl"}}, out="run", **call)
+    frame: pl.DataFrame = found.to_polars()
+    print(found.ok, frame.height, found.notes, found.summary["exit"])
+    return [outcome.item_id async for outcome in batchrunner.stream(rows=frame, out="run", **call)]
+
+try:
+    run: batchrunner.Run = batchrunner.run("job.toml", progress=lambda now: print(now.done), max_failed="1%")
+except batchrunner.BatchrunnerError as error:
+    print(error, batchrunner.plan(rows=[{"prompt": "x"}], out="run", request={"temperature": 0})["items"])
+asyncio.run(main())
+"""
+WRONG = """
+batchrunner.run("job.toml", rmp=5)
+batchrunner.run("job.toml", limit="5")
+"""
+
+
+@pytest.mark.slow
+def test_calls_are_typed(tmp_path):
+    (tmp_path / "usage.py").write_text(USAGE + WRONG)
+    said = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", tmp_path / "cache", "usage.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    ).stdout
+
+    errors = [line for line in said.splitlines() if ": error:" in line and line.startswith("usage.py")]
+    assert len(errors) == 2, said
+    assert "rmp" in errors[0]
+    assert '"limit"' in errors[1]
 
 
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         ({"rows": [{"prompt": "x"}]}, "out: expected a directory"),
-        ({}, "job: expected a job file, a rows file, or rows in memory"),
+        ({}, "job: expected a job file, a rows file, a dict, or rows in memory"),
         ({"rows": 3, "out": "run"}, "rows: expected a table of polars, pandas or pyarrow"),
+        ({"job": {"input": {"path": "x.jsonl"}}}, "out: expected a directory for the run, since a dict has no place"),
+        ({"job": {"inptu": {}}, "out": "run"}, "job: unknown key 'inptu'; did you mean 'input'?"),
+        ({"rows": [{"prompt": "x"}], "out": "s3://bucket/run"}, "expected a directory of this machine"),
+        ({"rows": [{"prompt": "x"}], "out": "run", "rpm": -5}, "rpm: expected a number above 0"),
         ({"rows": [{"prompt": "x"}], "out": "run", "frobnicate": 1}, "frobnicate: no such setting"),
         ({"rows": [{"prompt": "x"}], "out": "run", "limits": {"rmp": 1}}, "unknown key 'rmp' in [limits]"),
     ],
