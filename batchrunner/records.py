@@ -159,7 +159,7 @@ class Outcome:
     input_file: str
     input_line: int | None
     status: Status | Literal["unfinished"]
-    """`unfinished`: no outcome, but an answered turn of an item that goes on, kept so that it is not bought again."""
+    """`unfinished`: no outcome, but an answer that another is to follow, kept so that it is not bought again."""
     text: str | None = None
     reasoning: str | None = None
     refusal: str | None = None
@@ -199,7 +199,7 @@ class Outcome:
 
 @fact(frozen=True, slots=True, kw_only=True)
 class Begun:
-    """A conversation that an earlier run left in the middle: what was answered, of which turns, sent how."""
+    """An item that an earlier run left between two answers: those there are, for which request, sent how."""
 
     request_key: str
     sent_changes: str | None

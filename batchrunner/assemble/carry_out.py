@@ -134,7 +134,7 @@ def _execution(
         followers=taken.followers,
         feed=InputFeed(ready.source, selection, skip=skip, wanted=wanted),
         sessions=Sessions(prepared.session_of, failed_sessions(prepared, run.ledger, skip)),
-        begun=begun(run.view()) if prepared.asker.has_turns else {},
+        begun=begun(run.view()) if prepared.asker.has_turns or ready.expected.expectation else {},
         channels=_channels(prepared, selection, voices.redactor, invocation),
         tally=tally,
         manner=Manner(

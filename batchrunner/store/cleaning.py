@@ -142,7 +142,7 @@ def _turns(old: pa.Table, counting: pa.Table, rows_of: RowsOf) -> pa.Table:
     """The answered turns that stay, by number, with the row that they are of now."""
     turns = old.filter(pc.equal(old["status"], "unfinished")).select(["item_id", "started_at", "sequence"])
     at = pc.index_in(turns["item_id"], counting["item_id"].combine_chunks())
-    open_still = pc.greater(turns["sequence"], _last_ends(old, turns["item_id"]))
+    open_still = pc.greater(turns["sequence"], conversations.last_ends(old, turns["item_id"]))
     counts = pc.fill_null(pc.equal(turns["started_at"], counting["started_at"].take(at)), False)
     stays = pc.or_(open_still, counts)
     turns, rows = turns.filter(stays), counting["row"].take(at).filter(stays)
@@ -152,12 +152,6 @@ def _turns(old: pa.Table, counting: pa.Table, rows_of: RowsOf) -> pa.Table:
         found = pa.array([known.get(item_id) for item_id in turns["item_id"].to_pylist()], pa.int64())
         rows = pc.coalesce(rows, found)
     return turns.append_column("row", rows).filter(pc.is_valid(rows))
-
-
-def _last_ends(old: pa.Table, items: pa.ChunkedArray) -> pa.Array:
-    """For each item the number of its last outcome that ended a conversation and no longer counts; 0 for none."""
-    ends = old.filter(conversations.ends(old)).group_by("item_id").aggregate([("sequence", "max")])
-    return pc.fill_null(ends["sequence_max"].take(pc.index_in(items, ends["item_id"].combine_chunks())), 0)
 
 
 def _tables(pieces: Iterable[pa.Table]) -> pa.Table:

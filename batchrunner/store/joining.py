@@ -30,7 +30,9 @@ FROM_INPUT = ("item_id", "row", "input_file", "input_line")
 """Columns of a result that come from the input."""
 
 _TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens", "cached_tokens", "reasoning_tokens")
-_NO_TURNS = RECORD.empty_table().select(["item_id", "started_at", *_TOKENS])
+_FAILED = ("failed_prompt_tokens", "failed_completion_tokens")
+"""Of these null means none; of `_TOKENS` that nothing is known."""
+_NO_TURNS = RECORD.empty_table().select(["item_id", "started_at", *_TOKENS, *_FAILED])
 EXTRA_COSTS = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64()), ("unknown", pa.bool_())])
 
 
@@ -170,14 +172,14 @@ def _has_others(view: View) -> bool:
 
 
 def _turn_tokens(view: View) -> pa.Table:
-    """By conversation, which its item and its start name: the tokens of its answered turns but the last."""
+    """By conversation, which its item and its start name: the tokens of its answers but the last."""
     pieces = [_NO_TURNS]
     for source in view.sources if _has_others(view) else ():
         table = source.read([*_NO_TURNS.column_names, "status"])
         pieces.append(table.filter(pc.equal(table["status"], "unfinished")).drop_columns(["status"]))
     known = pc.ScalarAggregateOptions(skip_nulls=False)
     turns = pa.concat_tables(pieces).group_by(["item_id", "started_at"])
-    return turns.aggregate([(name, "sum", known) for name in _TOKENS])
+    return turns.aggregate([(name, "sum", known) for name in _TOKENS] + [(name, "sum") for name in _FAILED])
 
 
 def _with_turn_tokens(table: pa.Table, turns: pa.Table) -> pa.Table:
@@ -185,8 +187,9 @@ def _with_turn_tokens(table: pa.Table, turns: pa.Table) -> pa.Table:
         return table
     joined = table.select(["row", "item_id", "started_at"]).join(turns, ["item_id", "started_at"], join_type="inner")
     at = pc.index_in(table["row"], joined["row"].combine_chunks())
-    for name in _TOKENS:
-        summed = pc.add(table[name], joined[f"{name}_sum"].take(at))
+    for name in (*_TOKENS, *_FAILED):
+        own, more = table[name], joined[f"{name}_sum"].take(at)
+        summed = pc.add(own, more) if name in _TOKENS else pc.coalesce(pc.add(own, more), own, more)
         index = RECORD.get_field_index(name)
         table = table.set_column(index, RECORD.field(index), pc.if_else(pc.is_valid(at), summed, table[name]))
     return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BadRow
 from batchrunner.providers import conversation
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from batchrunner.providers.base import Provider
-    from batchrunner.records import Begun, Completion, Request
+    from batchrunner.records import Begun, Request
     from batchrunner.worker.trip import Asks, Settings, Trip
 
 
@@ -22,6 +22,8 @@ CORRECTION = (
     "Answer again with the corrected JSON alone, without any other text."
 )
 REPAIRED = "repaired"
+WRONG = "wrong"
+"""Of an answer that is kept: what is wrong with it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -64,16 +66,10 @@ class Requests:
         said = [conversation.assistant(answer) for answer in trip.answers]
         ask = asks.ask(trip.item.columns)
         endpoint, without = self.settings.endpoint, trip.without
-        if trip.corrections:
-            return conversation.corrected(self.provider, ask, endpoint, trip.corrections, without=without, answers=said)
+        if trip.wrong:
+            corrections = [message for answer in trip.wrong for message in _correction(answer)]
+            return conversation.corrected(self.provider, ask, endpoint, corrections, without=without, answers=said)
         return conversation.build(self.provider, ask, endpoint, without=without, answers=said)
-
-    def correct(self, trip: Trip, completion: Completion, why: str) -> None:
-        """Have the next attempt say what was wrong with this answer."""
-        said = conversation.assistant({"text": completion.text, "refusal": completion.refusal})
-        trip.corrections += (said, {"role": "user", "content": CORRECTION.format(why=why)})
-        trip.repairs += 1
-        trip.request = None
 
     def _go_on(self, trip: Trip, key: str) -> bool:
         """Take up what an earlier run had answered of the same turns, sent in the same way; whether there was any."""
@@ -82,7 +78,9 @@ class Requests:
             return False
         if _redone(begun.sent_changes) != _redone(self.settings.sent_changes):
             return False
-        trip.answers, trip.attempts, trip.started_at = begun.answers, begun.attempts, begun.started_at
+        trip.attempts, trip.started_at = begun.attempts, begun.started_at
+        trip.wrong = tuple(answer for answer in begun.answers if WRONG in answer)
+        trip.answers = tuple(answer for answer in begun.answers if WRONG not in answer)
         return True
 
     def _left_out(self, trip: Trip) -> frozenset[str]:
@@ -113,12 +111,18 @@ class Requests:
 
     def changes(self, trip: Trip) -> str | None:
         """What is sent otherwise than the row asks, by name."""
-        if not trip.without and not trip.repairs:
+        if not trip.without and not trip.wrong:
             return self.settings.sent_changes
         changes = [self.settings.sent_changes] if self.settings.sent_changes else []
         changes += [f"without {name}" for name in sorted(trip.without)]
-        changes += [f"{REPAIRED} {trip.repairs}x"] if trip.repairs else []
+        changes += [f"{REPAIRED} {len(trip.wrong)}x"] if trip.wrong else []
         return ", ".join(changes) or None
+
+
+def _correction(answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A wrong answer and what is said to it."""
+    said = conversation.assistant({name: answer.get(name) for name in ("text", "refusal")})
+    return [said, {"role": "user", "content": CORRECTION.format(why=answer[WRONG])}]
 
 
 def _redone(sent_changes: str | None) -> set[str]:

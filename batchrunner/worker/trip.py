@@ -67,9 +67,8 @@ class Trip:
     """Why the item must not be asked: an earlier one of its session failed."""
     answers: tuple[Mapping[str, Any], ...] = ()
     """To the turns so far, those of an earlier run included."""
-    repairs: int = 0
-    corrections: tuple[Mapping[str, Any], ...] = ()
-    """Messages behind all others: answers that were not as expected, each with what is wrong with it."""
+    wrong: tuple[Mapping[str, Any], ...] = ()
+    """Answers that were not as expected, each with what is `wrong` with it: a better one was or is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +81,7 @@ class Later:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """A turn of the item was answered, and is to be kept; the next one can be asked."""
+    """There is an answer that is to be kept; the item's next turn can be asked, or for a better answer."""
 
     turn: Outcome
 

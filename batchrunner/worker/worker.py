@@ -6,7 +6,7 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BadRow, ProviderRefused, ProviderUnavailable, RequestError
 from batchrunner.limits.budget import NOTHING, Reservation
@@ -14,7 +14,7 @@ from batchrunner.providers import conversation
 from batchrunner.records import Outcome, Usage
 from batchrunner.retry import MOST_UNREADABLE, Backoff, unreadable
 from batchrunner.worker.outcomes import Outcomes
-from batchrunner.worker.requests import Requests
+from batchrunner.worker.requests import WRONG, Requests
 from batchrunner.worker.trip import Answered, Later, Trip, Unfinished
 
 if TYPE_CHECKING:
@@ -186,29 +186,8 @@ class Worker:
         """Until the item's deadline."""
         return trip.began_at + self.settings.item_s - monotonic()
 
-    def _settled(self, trip: Trip, answer: Answer) -> Outcome | Later:
-        """The outcome of an item whose last answer this is, unless it has to be mended."""
-        wrong = None if self.expect is None else self.expect.fault(answer.completion)
-        if wrong is None:
-            return self._outcomes.answered(trip, answer, "succeeded")
-        if wrong.error_type == "invalid_output" and trip.repairs < self.settings.repairs and self._left_s(trip) > 0:
-            self._mend(trip, answer, wrong.said)
-            return Later(wait_s=0.0, least_s=0.0)
-        outcome = self._outcomes.answered(trip, answer, "succeeded")
-        return dataclasses.replace(outcome, status="rejected", error_type=wrong.error_type, error=wrong.said)
-
-    def _mend(self, trip: Trip, answer: Answer, why: str) -> None:
-        """Ask for a better answer; this one was billed all the same."""
-        usage = answer.completion.usage
-        if usage.prompt_tokens is not None or usage.completion_tokens is not None:
-            trip.failed_prompt_tokens = (trip.failed_prompt_tokens or 0) + (usage.prompt_tokens or 0)
-            trip.failed_completion_tokens = (trip.failed_completion_tokens or 0) + (usage.completion_tokens or 0)
-        trip.answers = trip.answers[:-1]
-        trip.retry = False
-        self._requests.correct(trip, answer.completion, why)
-
-    def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered | Later:
-        """The item's outcome, or the turn that was answered where others are to follow."""
+    def _answered(self, trip: Trip, answer: Answer) -> Outcome | Answered:
+        """The item's outcome, or an answer that another is to follow."""
         request = trip.request
         assert request is not None
         if not request.turns:
@@ -217,9 +196,49 @@ class Worker:
         trip.answers += (said,)
         if len(trip.answers) == request.turns:
             return self._settled(trip, answer)
-        outcome = self._outcomes.answered(trip, answer, "unfinished")
+        return self._keep(trip, self._outcomes.answered(trip, answer, "unfinished"), said)
+
+    def _settled(self, trip: Trip, answer: Answer) -> Outcome | Answered:
+        """The outcome of an item whose last answer this is, unless it has to be mended."""
+        wrong = None if self.expect is None else self.expect.fault(answer.completion)
+        if wrong is None:
+            return self._outcomes.answered(trip, answer, "succeeded")
+        if wrong.error_type == "invalid_output" and self._can_mend(trip):
+            return self._mend(trip, answer, wrong.said)
+        outcome = self._outcomes.answered(trip, answer, "succeeded")
+        return dataclasses.replace(outcome, status="rejected", error_type=wrong.error_type, error=wrong.said)
+
+    def _can_mend(self, trip: Trip) -> bool:
+        return len(trip.wrong) < self.settings.repairs and self._left_s(trip) > 0
+
+    def _mend(self, trip: Trip, answer: Answer, why: str) -> Answered:
+        """Ask for a better answer. This one was billed, but does not count as the item's own."""
+        outcome, usage = self._outcomes.answered(trip, answer, "unfinished"), answer.completion.usage
+        outcome = dataclasses.replace(
+            outcome,
+            prompt_tokens=0,
+            completion_tokens=0,
+            total_tokens=0,
+            cached_tokens=0,
+            reasoning_tokens=0,
+            failed_prompt_tokens=_sum(trip.failed_prompt_tokens, usage.prompt_tokens),
+            failed_completion_tokens=_sum(trip.failed_completion_tokens, usage.completion_tokens),
+            error_type="invalid_output",
+            error=why,
+        )
+        said = {**conversation.answer_of(answer.completion), WRONG: why}
+        trip.answers = trip.answers[:-1]
+        trip.wrong += (said,)
+        return self._keep(trip, outcome, said)
+
+    def _keep(self, trip: Trip, outcome: Outcome, said: Mapping[str, Any]) -> Answered:
+        """What is recorded of an answer that another follows; the trip begins anew behind it."""
         # Each record holds what is its own: the item's trips are added up by its outcome alone.
         turn = dataclasses.replace(outcome, turns=conversation.written([said]), possibly_billed=0)
         trip.request, trip.failures, trip.unreadable, trip.error, trip.retry = None, 0, 0, None, False
         trip.failed_prompt_tokens = trip.failed_completion_tokens = None
         return Answered(turn=turn)
+
+
+def _sum(known: int | None, more: int | None) -> int | None:
+    return known if more is None else (known or 0) + more

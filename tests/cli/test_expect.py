@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
-from driving import api, batchrunner, prompts, run_words, write_rows
+from driving import api, batchrunner, finish, prompts, run_words, start, write_rows
 from faulty_server import serve_in_thread
 
 if TYPE_CHECKING:
@@ -135,6 +138,32 @@ def test_a_wrong_answer_is_mended_or_kept_as_rejected(tmp_path):
     )
     assert bad["response"] is not None
     assert bad["failed_completion_tokens"] == bad["completion_tokens"] == 5
+
+
+@pytest.mark.parametrize(("number", "requests"), [(signal.SIGTERM, 3), (signal.SIGKILL, 6)])
+def test_an_answer_that_waits_to_be_mended_is_never_bought_again(tmp_path, number, requests):
+    """A drain while the wrong answers are on their way, a kill while better ones are."""
+    texts = {f"Say p {n}": '{"label": "bug"}' for n in range(3)} | {"mended": json.dumps(RIGHT)}
+    write_rows(tmp_path / "rows.jsonl", prompts(3))
+    with serve_in_thread() as server:
+        server.default, server.latency_s = answering(texts), 1.0
+        job = write_job(tmp_path, server.url, expect="")
+        process = start("run", job, "--json")
+        while len(server.seen) < requests:
+            time.sleep(0.02)
+        process.send_signal(number)
+        stopped = finish(process)
+        ended = run(job)
+        asked = Counter(len(seen.json()["messages"]) for seen in server.seen)
+
+    assert (stopped.code, ended.code) == ({signal.SIGTERM: 143, signal.SIGKILL: -9}[number], 0), stopped.err
+    assert asked == {1: 3, 3: requests}
+    table = pl.read_parquet(ended.summary["results"])
+    assert table["out_score"].to_list() == [3, 3, 3]
+    assert table["sent_changes"].to_list() == ["repaired 1x"] * 3
+    for name in ("prompt_tokens", "failed_prompt_tokens"):
+        assert table[name].to_list() == [10, 10, 10]
+    assert (ended.summary["prompt_tokens"], ended.summary["completion_tokens"]) == (60, 30)
 
 
 @pytest.mark.parametrize(("expect", "code"), [("", 3), ("allow_length = true", 0)])

@@ -105,7 +105,8 @@ def test_an_answered_turn_is_no_outcome_and_yet_was_paid_for(tmp_path):
 
 
 def test_a_conversations_cost_in_the_results_is_that_of_all_its_turns(tmp_path):
-    write(tmp_path, [record(0, "unfinished", "a"), record(0, "succeeded", "a", "b"), record(1, "succeeded")])
+    first = record(0, "unfinished", "a", failed_prompt_tokens=7)
+    write(tmp_path, [first, record(0, "succeeded", "a", "b"), record(1, "succeeded")])
     schema = results.result_schema(pa.schema([]), has_turns=True)
     rows = [{"row": row, "item_id": f"id-{row}", "input_file": "f", "input_line": row} for row in range(2)]
 
@@ -113,6 +114,7 @@ def test_a_conversations_cost_in_the_results_is_that_of_all_its_turns(tmp_path):
 
     assert batch["cost_usd"].to_pylist() == [2.0, 1.0]
     assert batch["prompt_tokens"].to_pylist() == [20, 10]
+    assert batch["failed_prompt_tokens"].to_pylist() == [7, None]
     assert [text and len(json.loads(text)) for text in batch["turns"].to_pylist()] == [2, None]
 
 
