@@ -120,7 +120,7 @@ class Folder:
         with self._asking(name):
             obstore.put(self._store, self._key(name), content)
 
-    def create(self, name: str, data: bytes) -> Entry | None:
+    def create(self, name: str, content: bytes | Path) -> Entry | None:
         """Put an object where none is. Raises Taken when another's is there.
 
         Asked again after an answer was lost, the store refuses our own: an object with the same bytes is ours.
@@ -130,10 +130,10 @@ class Folder:
 
         try:
             with self._asking(name, AlreadyExistsError):
-                obstore.put(self._store, self._key(name), data, mode="create")
+                obstore.put(self._store, self._key(name), content, mode="create")
         except AlreadyExistsError as error:
             found = self.read(name)
-            if found is None or found.data != data:
+            if found is None or found.data != (content if isinstance(content, bytes) else content.read_bytes()):
                 raise Taken(f"{self.where(name)} was written by another process") from error
         return self.head(name)
 

@@ -224,13 +224,25 @@ class Mirror:
         with self._pushing, self._storing():
             self.check()
             missing = sorted(_named(commit) - self._parts)
-            self._each(lambda name: self.folder.put(f"parts/{name}", self.directory / "parts" / name), missing)
+            self._each(self._put_part, missing)
             self._publish()
             self._drop(commit)
             self._put_manifest()
             log = self.directory / LOG
             if log.is_file() and log.stat().st_size <= LARGEST_LOG:
                 self.folder.put(LOG, log)
+
+    def _put_part(self, name: str) -> None:
+        """Never over one that counts: who was taken for dead may come back, with parts of the same names."""
+        path = self.directory / "parts" / name
+        try:
+            self.folder.create(f"parts/{name}", path)
+        except Taken as error:
+            if not self._claim.holds:
+                self._refuse(error)
+            # What another left, which no commit names.
+            self.folder.remove([f"parts/{name}"])
+            self.folder.create(f"parts/{name}", path)
 
     def put_results(self) -> str:
         """The results there; gives their address. Raises StoreError."""
