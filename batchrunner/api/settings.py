@@ -32,7 +32,7 @@ KEYS = {
 """Short names of job keys."""
 SECTIONS = (
     "input", "provider", "request", "limits", "retry", "timeouts", "budget", "prices", "output", "expect", "reuse",
-    "storage", "telemetry", "labels",
+    "matrix", "storage", "telemetry", "labels",
 )  # fmt: skip
 WAYS = ("limit", "fresh", "accept_change", "overwrite", "strict", "wait_lock_s", "grace_s", "flush_every_s")
 """What is said of one call rather than of the job."""
@@ -70,6 +70,7 @@ class Settings(TypedDict, total=False):
     output: Section
     expect: Section
     reuse: Section
+    matrix: Section
     storage: Section
     telemetry: Section
     labels: Mapping[str, str]

@@ -81,4 +81,5 @@ def _format(schema: Mapping[str, Any], mode: str, provider: Provider) -> dict[st
 
 def compiled(job: JobSpec, columns: Collection[str], wanted: Expected) -> Asker:
     """What every row asks. Raises JobError."""
-    return wanted.ask(templates.compile_request(job.request, params=job.params, base=job.base, columns=columns))
+    asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=columns, matrix=job.matrix)
+    return wanted.ask(asker)

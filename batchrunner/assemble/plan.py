@@ -53,11 +53,12 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
         "items": {"total": total, "settled": settled, "to_buy": to_buy, **free},
+        "matrix": {"variants": [*job.matrix.choices], "repeats": job.matrix.repeats} if job.matrix else None,
         "bad_rows": {
             "unreadable": prepared.checked.faulty,
             "cannot_be_asked": len(sample.faults),
             "looked_at": len(open_items),
-            "first": sample.faults[:10],
+            "first": [*dict.fromkeys(sample.faults)][:10],
         },
         "changed": books["changed"],
         "bought_again": books["bought_again"],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from batchrunner.objects import Copies
     from batchrunner.providers.base import Provider
     from batchrunner.records import Item, Request
-    from batchrunner.spec import JobSpec, Shard
+    from batchrunner.spec import JobSpec, Matrix, Shard
     from batchrunner.telemetry import Collector
     from batchrunner.templates import Asker
 
@@ -172,10 +172,21 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     source.learn(checked)
     asker = compiled(job, checked.columns, ready.expected)
     _price_of_rows(ready, checked)
+    if job.matrix:
+        _refuse_sessions(asker)
     if shard is not None:
         _refuse_shard(ready, asker)
     asked = {**_address(ready), **asker.asked}
     return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
+
+
+def _refuse_sessions(asker: Asker) -> None:
+    """Variants that spoke in one session would hear each other. Raises JobError."""
+    if asker.name_session is not None:
+        raise JobError(
+            "matrix: expected rows on their own; its items would share the row's conversation or session_id; leave"
+            " those out, or put what belongs together into the turns of one row"
+        )
 
 
 def _refuse_shard(ready: Ready, asker: Asker) -> None:
@@ -207,7 +218,13 @@ def remember(prepared: Prepared) -> dict[str, Any]:
 
 def _source(job: JobSpec, spool: Path | None, copies: Copies | None) -> sources.Input:
     paths = job.input.path if isinstance(job.input.path, str) else list(job.input.path)
-    return sources.open_input(paths, base=job.base, id_column=job.input.id, spool=spool, copies=copies)
+    rows = sources.open_input(paths, base=job.base, id_column=job.input.id, spool=spool, copies=copies)
+    return with_matrix(rows, job.matrix)
+
+
+def with_matrix(rows: sources.Input, matrix: Matrix) -> sources.Input:
+    """The items of the input: its rows, each as often as the matrix asks it."""
+    return sources.Cases(rows, sources.Ways([*matrix.choices], matrix.repeats)) if matrix else rows
 
 
 def _provider(job: JobSpec) -> Provider:
@@ -279,7 +296,7 @@ def _one_at_a_time(job: JobSpec, provider: Provider) -> None:
 def _price_of_rows(ready: Ready, checked: sources.Checked) -> None:
     """A cap on money cannot be kept where neither the job nor the rows say which model is asked."""
     job = ready.job
-    named = job.request.get("model") is not None or "model" in checked.columns or "body" in checked.columns
+    named = bool(_models(job)) or "model" in checked.columns or "body" in checked.columns
     if job.budget.max_cost_usd is not None and not named and checked.rows:
         raise JobError(
             "budget.max_cost_usd: no model is asked, so no price is known; give request.model and its price, "
@@ -291,12 +308,18 @@ def _price_of_cap(job: JobSpec, prices: Prices) -> None:
     """A cap on money needs the price of what is asked; rows that name a model of their own are judged one by one."""
     if job.budget.max_cost_usd is None:
         return
-    model = job.request.get("model")
-    if isinstance(model, str) and "{{" in model:
-        return
     usage = Usage(prompt_tokens=1, completion_tokens=1)
-    if model is not None and prices.cost(model, usage) is None:
-        raise JobError(
-            f'budget.max_cost_usd: the price of model {model!r} is not known; give it in [prices."{model}"], '
-            "or cap tokens with budget.max_tokens_total"
-        )
+    faults = [
+        f'budget.max_cost_usd: the price of model {model!r} is not known; give it in [prices."{model}"], '
+        "or cap tokens with budget.max_tokens_total"
+        for model in _models(job)
+        if "{{" not in str(model) and prices.cost(model, usage) is None
+    ]
+    if faults:
+        raise JobError(*faults)
+
+
+def _models(job: JobSpec) -> list[Any]:
+    """The models that the job itself names."""
+    named = [job.request.get("model"), *job.matrix.values_of("model")]
+    return [model for model in named if model is not None]

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from batchrunner import __version__, providers, sources, store, templates
 from batchrunner.assemble.expecting import remembered
 from batchrunner.assemble.places import copies_of
-from batchrunner.assemble.prepare import options_of
+from batchrunner.assemble.prepare import options_of, with_matrix
 from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint
 from batchrunner.schema import outcome_schema
-from batchrunner.spec import StorageSpec, has_question
+from batchrunner.spec import StorageSpec, has_question, matrix_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.expect import Expectation
     from batchrunner.providers.base import Provider
+    from batchrunner.spec import Matrix
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +87,16 @@ def carry(
     id_column: str | None,
     asker: templates.Asker,
     expectation: Expectation | None,
+    matrix: Matrix,
 ) -> Carry:
-    """As the job says; else the id alone when rows are data, and all but request fields when rows are requests."""
+    """As the job says; else the id alone when rows are data, and all but request fields when rows are requests.
+
+    With a matrix also who an item is in it.
+    """
     if keep is None and rows_are_data:
         keep = [id_column] if id_column else []
+    if keep is not None and matrix:
+        keep = list(dict.fromkeys([*sources.CASE_COLUMNS, *keep]))
     return Carry(keep=keep, apart=asker.request_columns, has_turns=asker.has_turns, expectation=expectation)
 
 
@@ -102,6 +109,7 @@ def carry_of(prepared: Prepared) -> Carry:
         id_column=job.input.id,
         asker=prepared.asker,
         expectation=prepared.ready.expected.expectation,
+        matrix=job.matrix,
     )
 
 
@@ -238,19 +246,24 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     else:
         copies = copies_of(StorageSpec(**job.get("storage") or {}), os.environ)
         source = sources.open_input(job["input"]["path"], base=base, id_column=id_column, copies=copies)
+    matrix = matrix_of(job.get("matrix") or {})
+    source = with_matrix(source, matrix)
     if source.fingerprint() != known["fingerprint"]:
         raise JobError("it has changed since")
     checked = sources.Checked.from_json(known["checked"])
     source.learn(checked)
     wanted = remembered(manifest.get("expect"))
-    plain = templates.compile_request(job["request"], params=job["params"], base=base, columns=checked.columns)
+    plain = templates.compile_request(
+        job["request"], params=job["params"], base=base, columns=checked.columns, matrix=matrix
+    )
     asker = wanted.ask(plain)
-    rows_are_data = has_question(job["request"])
+    rows_are_data = has_question({*job["request"], *matrix.fields})
     carried = carry(
         keep=job["output"].get("keep"),
         rows_are_data=rows_are_data,
         id_column=id_column,
         asker=asker,
         expectation=wanted.expectation,
+        matrix=matrix,
     )
     return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 CHANGED = 13
 MOST_SHOWN = 2_000
+NAMES_SHOWN = 300
 
 
 def plan_job(target: str, given: Mapping[str, Any]) -> int:
@@ -44,6 +46,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
     yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(found)}"
+    if found["matrix"]:
+        yield from _matrix(found["matrix"])
     reused, duplicates = items.get("reused", 0), items.get("duplicates", 0)
     if reused or duplicates:
         yield f"free     {reused:,} answers of earlier runs, {duplicates:,} items that ask what others ask"
@@ -63,6 +67,13 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"--- POST {request['path']}"
         yield request["body"][:MOST_SHOWN]
         yield from (f"warning  {warning}" for warning in request["warnings"])
+
+
+def _matrix(matrix: Mapping[str, Any]) -> Iterator[str]:
+    variants, repeats = matrix["variants"], matrix["repeats"]
+    times = f", each {repeats:,} times" if repeats > 1 else ""
+    names = textwrap.shorten(", ".join(variants), NAMES_SHOWN, placeholder=" ...")
+    yield f"matrix   every row in {len(variants):,} variants{times}: {names}"
 
 
 def _in_turns(found: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from batchrunner.records import Completion, Endpoint, Request
 
 _NOTHING: frozenset[str] = frozenset()
-_OWN = frozenset({"conversation", "turns"})
+_OWN = frozenset({"conversation", "repeat", "turns"})
 """What is said of items and never to a dialect."""
 
 
@@ -29,19 +29,22 @@ def build(
 ) -> Request:
     """The request for what comes behind `answers`, the only one where the ask has no turns. Raises BadRow.
 
-    An answer is what `assistant` makes of one. The key is the item's: the same for all of its turns.
+    An answer is what `assistant` makes of one. The key is the item's: the same for all of its turns, and another one
+    for each repeat.
     """
-    turns = ask.get("turns")
+    turns, repeat = ask.get("turns"), ask.get("repeat", 1)
     plain = ask if _OWN.isdisjoint(ask) else {name: value for name, value in ask.items() if name not in _OWN}
     if not turns:
-        return provider.build(plain, endpoint, without=without)
+        request = provider.build(plain, endpoint, without=without)
+        return request if repeat == 1 else replace(request, key=_key(request.key, repeat))
     opening = [*plain["messages"], turns[0]]
     first = provider.build({**plain, "messages": opening}, endpoint, without=without)
     request = first
     if answers:
         said = [message for pair in zip(answers, turns[1:], strict=False) for message in pair]
         request = provider.build({**plain, "messages": [*opening, *said]}, endpoint, without=without)
-    return replace(request, key=_key(first.key, turns), turns=len(turns))
+    key = _key(first.key, turns)
+    return replace(request, key=key if repeat == 1 else _key(key, repeat), turns=len(turns))
 
 
 def corrected(
@@ -61,9 +64,9 @@ def corrected(
     return replace(more, key=plain.key, turns=plain.turns)
 
 
-def _key(first: str, turns: Sequence[Any]) -> str:
-    """What is bought by all turns together."""
-    return hashlib.blake2b(first.encode() + orjson.dumps(turns), digest_size=16).hexdigest()
+def _key(first: str, more: Any) -> str:
+    """What is bought beyond a first request: further turns, or the same once more."""
+    return hashlib.blake2b(first.encode() + orjson.dumps(more), digest_size=16).hexdigest()
 
 
 def answer_of(completion: Completion) -> dict[str, Any]:

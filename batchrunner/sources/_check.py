@@ -38,7 +38,7 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
     tally.refuse_missing_id()
     repeats = _repeats(source, tally)
     columns = {**declared.types, **tally.types()}
-    return Checked(
+    found = Checked(
         rows=tally.rows,
         file_rows=tuple(tally.file_rows),
         faulty=tally.faulty,
@@ -50,13 +50,14 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
         shard=shard,
         shard_rows=tally.shard_rows,
     )
+    return source.of_checked(found)
 
 
 class _Tally:
     """What is counted on the way. Of every id it keeps 64 bits."""
 
     def __init__(self, source: Input, shard: tuple[int, int] | None) -> None:
-        self._id_column, self._shard = source.id_column, shard
+        self._id_column, self._shard, self._ids_of = source.id_column, shard, source.ids_of
         self._kinds = None if source.source.columns_are == "declared" else _KINDS[source.source.columns_are]()
         self._without_id = 0
         self.hashes = array("q")
@@ -83,12 +84,10 @@ class _Tally:
             self.count_shard(item.item_id, 1)
 
     def count_shard(self, item_id: str, rows: int) -> None:
-        if (
-            self._shard is not None
-            and self.shard_rows is not None
-            and shard_of(item_id, self._shard[1]) == self._shard[0]
-        ):
-            self.shard_rows += rows
+        """Of so many rows with this id, those items that are of the shard."""
+        if self._shard is not None and self.shard_rows is not None:
+            index, shards = self._shard
+            self.shard_rows += rows * sum(shard_of(each, shards) == index for each in self._ids_of(item_id))
 
     def _note(self, item: Item, fault: str) -> None:
         self.faulty += 1

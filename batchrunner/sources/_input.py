@@ -14,7 +14,7 @@ from batchrunner.sources._bytes import reading
 from batchrunner.sources.base import Block, Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from batchrunner.objects import Copies
@@ -85,6 +85,14 @@ class Input:
     def learn(self, checked: Checked) -> None:
         """Take over what the checking pass found: what columns hold, which rows are alike, where the input ends."""
         self._checked = checked
+
+    def of_checked(self, checked: Checked) -> Checked:
+        """What the checking pass found of the rows, told of the items that come of them."""
+        return checked
+
+    def ids_of(self, row_id: str) -> Iterable[str]:
+        """The ids of the items that come of a row."""
+        return (row_id,)
 
     def fingerprint(self) -> dict[str, Any]:
         """While this stays the same, so do the rows. Raises JobError.

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batchrunner.errors import JobError
 from batchrunner.sources._identity import found, json_bytes, shard_of
-from batchrunner.sources.base import Block, Reading
+from batchrunner.sources.base import ARROW_TYPES, Block, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 _BATCH_BYTES = 16 << 20
 _BATCH_ROWS = 8192
-_ARROW = {"int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "json": pa.string()}
 _PLACE = [
     pa.field("row", pa.int64()),
     pa.field("item_id", pa.string()),
@@ -71,7 +70,7 @@ def _free(name: str, used: Collection[str], columns: Collection[str]) -> str:
 def _arrow_type(name: str, checked: Checked) -> pa.DataType:
     if checked.schema is not None and name in checked.schema.names:
         return checked.schema.field(name).type
-    return _ARROW[checked.columns.get(name, "string")]
+    return ARROW_TYPES[checked.columns.get(name, "string")]
 
 
 def result_batches_input(
@@ -142,19 +141,16 @@ def _batch(block: Block, names: Sequence[str], schema: pa.Schema, checked: Check
 
 
 def _carried(block: Block, name: str, kind: pa.DataType, *, json: bool) -> pa.Array:
-    if block.table is not None:
-        return _of_table(block, name, kind)
+    if block.table is not None and name in block.table.schema.names:
+        return _of_table(block.table.column(name), block.items, kind)
     values = [item.columns.get(name) for item in block.items]
     if json:
         values = [None if value is None else json_bytes(value).decode() for value in values]
     return pa.array(values, kind)
 
 
-def _of_table(block: Block, name: str, kind: pa.DataType) -> pa.Array:
-    if block.table is None or name not in block.table.schema.names:
-        return pa.nulls(len(block.items), kind)
-    column = block.table.column(name)
-    if any(item.fault is not None for item in block.items):
-        sound = [None if item.fault is not None else at for at, item in enumerate(block.items)]
+def _of_table(column: pa.Array, items: Sequence[Item], kind: pa.DataType) -> pa.Array:
+    if any(item.fault is not None for item in items):
+        sound = [None if item.fault is not None else at for at, item in enumerate(items)]
         column = column.take(pa.array(sound, pa.int64()))
     return column if column.type == kind else column.cast(kind)

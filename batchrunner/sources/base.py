@@ -6,6 +6,8 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
+import pyarrow as pa
+
 from batchrunner.errors import JobError
 from batchrunner.objects import ObjectsError
 
@@ -13,11 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
-
     from batchrunner.objects import Copy
     from batchrunner.records import Item
 
+ARROW_TYPES = {
+    "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(), "json": pa.string(),
+}  # fmt: skip
+"""Of what the checking pass calls a column."""
+CASE_COLUMNS = {"case_id": "string", "variant": "string", "repeat": "int64"}
+"""What every item of a matrix has beside the columns of its row, and of which type."""
 MAX_ROW_BYTES = 16 << 20
 """A row above this is a fault of that row."""
 

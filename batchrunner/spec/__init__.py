@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchrunner.spec.load import for_rows, load, of_tree
+from batchrunner.spec.matrix import Matrix, matrix_of
 from batchrunner.spec.model import (
     BudgetSpec,
     ExpectSpec,
@@ -49,6 +50,8 @@ __all__ = [
     "KEY_REFERENCE",
     "LimitsSpec",
     "load",
+    "Matrix",
+    "matrix_of",
     "MaxFailed",
     "metrics_file",
     "NO_FAILURES",

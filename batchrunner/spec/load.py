@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.errors import JobError
 from batchrunner.spec.check import document
 from batchrunner.spec.faults import Fault, Origins
+from batchrunner.spec.matrix import matrix_faults, matrix_of
 from batchrunner.spec.model import JobSpec
 from batchrunner.spec.overlay import RUNS_DIR_VARIABLE, overlaid
 from batchrunner.spec.params import Substitution, given_params
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _NOTHING: Mapping[str, Any] = {}
+_APART = ("name", "params", "matrix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,12 +117,18 @@ def _job(
     filled = _with_rows(fill.job(overlay.tree), home)
     checked, document_faults = document(filled)
     causes = [*overlay.faults, *_rows_faults(overlay.tree, home), *param_faults, *fill.faults]
-    others = [*document_faults, *request_faults(filled), *_directory_faults(fill), *_sign_in_faults(filled)]
+    others = [
+        *document_faults,
+        *request_faults(filled),
+        *matrix_faults(filled),
+        *_directory_faults(fill),
+        *_sign_in_faults(filled),
+    ]
     faults = [*causes, *_not_of(causes, others)]
     if checked is None or faults:
         origins = Origins(file=home.said, others=labels)
         raise JobError(*dict.fromkeys(map(origins.sentence, faults)))
-    sections = {name: getattr(checked, name) for name in type(checked).model_fields if name not in ("name", "params")}
+    sections = {name: getattr(checked, name) for name in type(checked).model_fields if name not in _APART}
     return JobSpec(
         name=checked.name or home.name,
         path=home.path,
@@ -129,6 +137,7 @@ def _job(
         params=values,
         params_in_input_path=fill.used_in("input", "path"),
         runs_dir=environ.get(RUNS_DIR_VARIABLE) or None,
+        matrix=matrix_of(checked.matrix),
         **sections,
     )
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from batchrunner.spec import kinds  # noqa: TC001 (pydantic reads the annotations)
 from batchrunner.spec.masks import masked, masked_url
+from batchrunner.spec.matrix import Matrix, matrix_table
 from batchrunner.spec.request import has_question
 
 if TYPE_CHECKING:
@@ -175,13 +176,14 @@ class TelemetrySpec(_Section):
 
 
 class Document(_Section):
-    """A job file as TOML has it. `params` and `request` are checked on their own."""
+    """A job file as TOML has it. `params`, `request` and `matrix` are checked on their own."""
 
     name: kinds.Name | None = None
     params: dict[str, Any] = {}
     input: InputSpec
     provider: ProviderSpec = ProviderSpec()
     request: dict[str, Any] = {}
+    matrix: dict[str, Any] = {}
     limits: LimitsSpec = LimitsSpec()
     retry: RetrySpec = RetrySpec()
     timeouts: TimeoutsSpec = TimeoutsSpec()
@@ -213,6 +215,8 @@ class JobSpec:
     provider: ProviderSpec = field(default_factory=ProviderSpec)
     request: Mapping[str, Any] = field(default_factory=dict)
     """As written: templates are still templates."""
+    matrix: Matrix = field(default_factory=Matrix)
+    """The same of what varies."""
     limits: LimitsSpec = field(default_factory=LimitsSpec)
     retry: RetrySpec = field(default_factory=RetrySpec)
     timeouts: TimeoutsSpec = field(default_factory=TimeoutsSpec)
@@ -230,7 +234,7 @@ class JobSpec:
     @property
     def rows_are_data(self) -> bool:
         """Rows are data that templates read, rather than requests of their own."""
-        return has_question(self.request)
+        return has_question({*self.request, *self.matrix.fields})
 
     def public(self) -> dict[str, Any]:
         """The job as JSON for the manifest: key references, never a key; header values that look secret are masked."""
@@ -249,7 +253,13 @@ class JobSpec:
             "rows": self.rows,
             "params": dict(self.params),
             "request": {key: masked(value) if key == "extra" else value for key, value in self.request.items()},
+            "matrix": _public_matrix(self.matrix),
             "prices": {model: price.model_dump(exclude_none=True) for model, price in self.prices.items()},
             "labels": dict(self.labels),
             **sections,
         }
+
+
+def _public_matrix(matrix: Matrix) -> dict[str, Any]:
+    table = matrix_table(matrix)
+    return {**table, "extra": masked(table["extra"])} if "extra" in table else table

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
 _USE = re.compile(r"\{\{\s*params\.([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_APART = ("params", "request", "matrix")
 _BRACES = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{\{|\{%", re.DOTALL)
 
 
@@ -71,10 +72,8 @@ class Substitution:
         self.used: dict[Key, list[str]] = {}
 
     def job(self, tree: dict[str, Any]) -> dict[str, Any]:
-        """The job with its parameters in all its strings but the request's, which are templates of their own."""
-        return {
-            name: each if name in ("params", "request") else self._value(each, (name,)) for name, each in tree.items()
-        }
+        """The job with its parameters in all its strings but those that are templates of their own."""
+        return {name: each if name in _APART else self._value(each, (name,)) for name, each in tree.items()}
 
     def used_in(self, *at: str) -> tuple[str, ...]:
         """The parameters used at a key and below it, in order of first use."""

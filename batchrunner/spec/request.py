@@ -9,7 +9,7 @@ from batchrunner.spec.faults import Fault, Key, expected, near
 from batchrunner.spec.kinds import is_encodable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 CHAT_FIELDS = frozenset({
     "audio", "frequency_penalty", "function_call", "functions", "logit_bias", "logprobs", "max_completion_tokens",
@@ -33,9 +33,9 @@ _TEXTS = ("model", "prompt", "system")
 _TEXTS_OR_NUMBERS = ("agent_id", "conversation", "session_id")
 
 
-def has_question(request: Mapping[str, Any]) -> bool:
-    """Whether `[request]` says itself what is asked, so that rows are data."""
-    return any(name in request for name in QUESTIONS)
+def has_question(fields: Collection[str]) -> bool:
+    """Whether a job's fields say themselves what is asked, so that rows are data."""
+    return any(name in fields for name in QUESTIONS)
 
 
 def request_faults(job: Mapping[str, Any]) -> Iterator[Fault]:
@@ -47,14 +47,21 @@ def request_faults(job: Mapping[str, Any]) -> Iterator[Fault]:
         if key not in REQUEST_KEYS:
             yield Fault(at=("request", key), said=_unknown(key), alone=True)
             continue
-        yield from _json_faults(value, ("request", key))
-        if (said := _kind_fault(key, value)) is not None:
-            yield Fault(at=("request", key), said=said)
-    yield from _message_faults(request.get("messages"))
-    yield from _turn_faults(request.get("turns"))
+        yield from field_faults(key, value, ("request", key))
     for other in ("messages", "turns"):
         if "prompt" in request and other in request:
             yield Fault(at=("request", "prompt"), said=f"expected either prompt or {other}, got both")
+
+
+def field_faults(name: str, value: Any, at: Key) -> Iterator[Fault]:
+    """Everything wrong with the value of one field."""
+    yield from _json_faults(value, at)
+    if (said := _kind_fault(name, value)) is not None:
+        yield Fault(at=at, said=said)
+    if name == "messages":
+        yield from _message_faults(value, at)
+    if name == "turns":
+        yield from _turn_faults(value, at)
 
 
 def _unknown(key: str) -> str:
@@ -77,29 +84,26 @@ def _kind_fault(key: str, value: Any) -> str | None:
     return None
 
 
-def _message_faults(messages: Any) -> Iterator[Fault]:
-    if messages is None:
-        return
+def _message_faults(messages: Any, at: Key) -> Iterator[Fault]:
     if not isinstance(messages, list) or not messages:
-        yield Fault(at=("request", "messages"), said=expected("[[request.messages]] tables", messages))
+        yield Fault(at=at, said=expected("[[request.messages]] tables", messages))
         return
     for index, message in enumerate(messages):
-        at = ("request", "messages", index)
         if not isinstance(message, dict):
-            yield Fault(at=at, said=expected("a table with role and content", message))
+            yield Fault(at=(*at, index), said=expected("a table with role and content", message))
         elif not isinstance(message.get("role"), str) or not message["role"]:
-            yield Fault(at=(*at, "role"), said=expected("a role such as 'user'", message.get("role", "")))
+            yield Fault(at=(*at, index, "role"), said=expected("a role such as 'user'", message.get("role", "")))
 
 
-def _turn_faults(turns: Any) -> Iterator[Fault]:
-    if turns is None or (isinstance(turns, str) and turns):
+def _turn_faults(turns: Any, at: Key) -> Iterator[Fault]:
+    if isinstance(turns, str) and turns:
         return
     if not isinstance(turns, list) or not turns:
-        yield Fault(at=("request", "turns"), said=expected("a list of texts, or a template that gives one", turns))
+        yield Fault(at=at, said=expected("a list of texts, or a template that gives one", turns))
         return
     for index, turn in enumerate(turns):
         if not isinstance(turn, str | dict) or not turn:
-            yield Fault(at=("request", "turns", index), said=expected("a text, or a table with content", turn))
+            yield Fault(at=(*at, index), said=expected("a text, or a table with content", turn))
 
 
 def _json_faults(value: Any, at: Key) -> Iterator[Fault]:

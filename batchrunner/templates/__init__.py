@@ -7,15 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError
 from batchrunner.spec import ROW_FIELDS as REQUEST_FIELDS
-from batchrunner.spec import has_question
+from batchrunner.spec import Matrix, has_question
 from batchrunner.templates._asks import ask_of, session_of
-from batchrunner.templates._fields import Compiler
+from batchrunner.templates._fields import Compiler, Fields
+from batchrunner.templates._matrix import compile_variants, varied
 from batchrunner.templates._rows import apart_from_results, said_by_row, session_of_row
 from batchrunner.templates._sandbox import names_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
+
+    from batchrunner.templates._matrix import Ask
 
 __all__ = ["Asker", "compile_request", "REQUEST_FIELDS"]
 
@@ -44,54 +47,68 @@ class Asker:
 
 
 def compile_request(
-    request: Mapping[str, Any], *, params: Mapping[str, str], base: Path, columns: Collection[str]
+    request: Mapping[str, Any],
+    *,
+    params: Mapping[str, str],
+    base: Path,
+    columns: Collection[str],
+    matrix: Matrix | None = None,
 ) -> Asker:
     """Compile a job's `[request]` for rows with these columns. Raises JobError with every fault found.
 
     With a prompt, messages or turns, rows are data that templates read; else every row is a request and
-    `[request]` holds its defaults. Files are relative to `base`. What rows hold is never compiled.
+    `[request]` holds its defaults. Files are relative to `base`. What rows hold is never compiled. With a `matrix`
+    the column `variant` says which of its values an item has; they go before what the row says.
     """
-    rows_are_data = has_question(request)
-    compiler = Compiler(params=params, base=base, columns=columns if rows_are_data else None)
+    matrix = matrix or Matrix()
+    rows_are_data = has_question({*request, *matrix.fields})
+    given: dict[str, Any] = {"params": params, "base": base, "columns": columns if rows_are_data else None}
+    compiler, varying = Compiler(**given), Compiler(**given, section="matrix")
     volatile = tuple(request.get("volatile") or ())
     for name, value in request.items():
         if name != "volatile":
             compiler.add(name, value, volatile=volatile)
-    if compiler.faults:
-        raise JobError(*compiler.faults)
-    asked = {**compiler.asked, **({"request.volatile": list(volatile)} if volatile else {})}
+    variants = compile_variants(matrix, varying, volatile=volatile)
+    if faults := [*compiler.faults, *varying.faults]:
+        raise JobError(*faults)
+    asked = {
+        **compiler.asked,
+        **varying.asked,
+        **({"request.volatile": list(volatile)} if volatile else {}),
+    }
     if rows_are_data:
+        names = tuple({**compiler.names, **varying.names})
         return Asker(
             asked=asked,
             request_columns=frozenset(),
-            names=frozenset(compiler.names),
-            make=_of_data(compiler, params),
+            names=frozenset(names),
+            make=varied(variants, lambda more: _of_data(compiler.fields | more, names, params)),
             name_session=_session_of_data(compiler, params),
-            has_turns="turns" in request,
+            has_turns="turns" in {*request, *matrix.fields},
         )
     return Asker(
         asked=asked,
         request_columns=apart_from_results(columns),
         names=frozenset(),
-        make=_of_requests(compiler.constants),
+        make=varied(variants, lambda more: _of_requests(compiler.fields.constants, more.constants)),
         name_session=None if _SESSION_COLUMNS.isdisjoint(columns) else session_of_row,
         has_turns="turns" in columns,
     )
 
 
-def _of_data(compiler: Compiler, params: Mapping[str, str]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    constants, made, names = compiler.constants, compiler.made, tuple(compiler.names)
+def _of_data(fields: Fields, names: tuple[str, ...], params: Mapping[str, str]) -> Ask:
+    constants, made = fields.constants, fields.made
 
     def make(columns: Mapping[str, Any]) -> dict[str, Any]:
         seen = names_for(columns, names, params)
-        return ask_of(constants | {name: each(seen) for name, each in made.items()})
+        return ask_of({**constants, **{name: each(seen) for name, each in made.items()}})
 
     return make
 
 
 def _session_of_data(compiler: Compiler, params: Mapping[str, str]) -> Callable[[Mapping[str, Any]], str | None] | None:
     """By the row's own conversation or session: one that the job names for all rows puts none behind another."""
-    made = {name: compiler.made[name] for name in ("conversation", "session_id") if name in compiler.made}
+    made = {name: each for name, each in compiler.fields.made.items() if name in ("conversation", "session_id")}
     if not made:
         return None
 
@@ -103,13 +120,16 @@ def _session_of_data(compiler: Compiler, params: Mapping[str, str]) -> Callable[
     return name_session
 
 
-def _of_requests(defaults: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    extra = defaults.get("extra") or {}
+def _of_requests(defaults: Mapping[str, Any], over: Mapping[str, Any]) -> Ask:
+    """Of rows that say themselves what they ask: `defaults` where they say nothing, `over` whatever they say."""
+    mixes = "extra" in defaults or "extra" in over
 
     def make(columns: Mapping[str, Any]) -> dict[str, Any]:
         said = said_by_row(columns)
-        if extra and isinstance(said.get("extra"), dict):
-            said["extra"] = extra | said["extra"]
-        return ask_of({**defaults, **said})
+        fields = {**defaults, **said, **over}
+        extras = [each["extra"] for each in (defaults, said, over) if each.get("extra")] if mixes else []
+        if all(isinstance(extra, dict) for extra in extras):
+            fields |= {"extra": {name: value for extra in extras for name, value in extra.items()}} if extras else {}
+        return ask_of(fields)
 
     return make

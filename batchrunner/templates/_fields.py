@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError, nodes
@@ -29,28 +30,42 @@ class Constant:
         self.value = value
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Fields of a request: those that are the same for every row, and what makes the others."""
+
+    constants: Mapping[str, Any]
+    made: Mapping[str, Make]
+
+    def __or__(self, other: Fields) -> Fields:
+        return Fields({**self.constants, **other.constants}, {**self.made, **other.made})
+
+
 class Compiler:
-    """Compiles fields of `[request]`, and collects what they ask, what they read and what is wrong with them.
+    """Compiles fields of a section, and collects what they ask, what they read and what is wrong with them.
 
     `columns` are those of the rows, None when templates may not read them; an input without rows has none.
     """
 
-    def __init__(self, *, params: Mapping[str, str], base: Path, columns: Collection[str] | None) -> None:
-        self.constants: dict[str, Any] = {}
-        self.made: dict[str, Make] = {}
+    def __init__(
+        self, *, params: Mapping[str, str], base: Path, columns: Collection[str] | None, section: str = "request"
+    ) -> None:
+        self.fields = Fields({}, {})
         self.asked: dict[str, Any] = {}
         self.names: dict[str, None] = {}
         """Columns that are read, by first use."""
         self.faults: list[str] = []
-        self._params, self._base, self._columns = params, base, columns
+        self._params, self._base, self._columns, self._section = params, base, columns, section
 
     def add(self, name: str, value: Any, *, volatile: Collection[str] = ()) -> None:
         """Compile one field. What `volatile` names is sent without being part of what is asked."""
-        said = self._value(value, name, frozenset(path.removeprefix("extra.") for path in volatile))
-        if isinstance(said, Constant):
-            self.constants[name] = said.value
-        else:
-            self.made[name] = said
+        self.fields |= self.compile(name, value, volatile=volatile)
+
+    def compile(self, path: str, value: Any, *, volatile: Collection[str] = ()) -> Fields:
+        """What stands at `path`, a field's name with whatever follows it, as that field."""
+        name = path.partition(".")[0]
+        said = self._value(value, path, frozenset(each.removeprefix("extra.") for each in volatile))
+        return Fields({name: said.value}, {}) if isinstance(said, Constant) else Fields({}, {name: said})
 
     def _value(self, value: Any, path: str, volatile: frozenset[str]) -> Constant | Make:
         if isinstance(value, dict) and value:
@@ -62,13 +77,13 @@ class Compiler:
             value = self._file(value.removeprefix(_FILE).strip(), path)
         counts = not _is_volatile(path, volatile)
         if counts:
-            self.asked[f"request.{path}"] = value
+            self.asked[f"{self._section}.{path}"] = value
         if isinstance(value, str) and ("{{" in value or "{%" in value or "{#" in value):
             return self._template(value, path, counts=counts)
         return Constant(value)
 
     def _file(self, name: str, path: str) -> str:
-        at = f"request.{path}"
+        at = f"{self._section}.{path}"
         if "{{" in name:
             said = self._template(name, path, counts=True, of_rows=False)
             name = str(said.value) if isinstance(said, Constant) else name
@@ -83,7 +98,7 @@ class Compiler:
         return ""
 
     def _template(self, source: str, path: str, *, counts: bool, of_rows: bool = True) -> Constant | Make:
-        at, columns = f"request.{path}", self._columns if of_rows else None
+        at, columns = f"{self._section}.{path}", self._columns if of_rows else None
         try:
             tree = parse(source)
             reads = reads_of(tree, columns=columns or (), params=self._params)
