@@ -300,6 +300,8 @@ def _conclude(
         whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
         try:
             results = _published(execution, whole, invocation)
+            for note in prepared.scorer.notes() if prepared.scorer else ():
+                execution.display.say(note)
         except FINAL as error:
             cause = error
     lanes = execution.lanes()

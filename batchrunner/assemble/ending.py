@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import BatchrunnerError, RunLocked, StoreError
@@ -91,6 +92,7 @@ def commands(ending: Ending, items: Items, run: str, command: str) -> dict[str, 
         found["look"] = f"batchrunner show {where} --sample 3"
     if items.succeeded + items.rejected + items.exhausted:
         found["report"] = f"batchrunner report {where}"
+        found["page"] = f"batchrunner report {where} --html {shlex.quote(f'{PurePath(run).name}.html')}"
     return found
 
 
@@ -125,6 +127,8 @@ def summary(ending: Ending, told: Told) -> dict[str, Any]:
     """The summary object of DESIGN section 3; fields may be added, never changed."""
     items, totals, tally = told.items, told.totals, told.tally
     ready = commands(ending, items, told.run, told.command)
+    if told.job.matrix and items.succeeded:
+        ready["compare"] = f"batchrunner compare {shlex.quote(told.run)}"
     left = tally.left_possibly_billed + told.in_flight_given_up
     return {
         "type": "fatal" if ending.exit in FATAL else "finished",

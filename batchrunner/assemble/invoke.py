@@ -105,7 +105,7 @@ def _prepared(
     size = ready.source.size_bytes
     if size >= LARGE_BYTES:
         display.say(f"looking through {size / 1e6:,.0f} MB of input")
-    prepared = prepare(ready, remembered=remembered, shard=invocation.shard)
+    prepared = prepare(ready, remembered=remembered, shard=invocation.shard, simulate=invocation.simulate)
     carry_of(prepared).schema(prepared.checked)  # A column to keep that is not there is a fault now, not at the end.
     if invocation.strict:
         _refuse_bad_rows(prepared)

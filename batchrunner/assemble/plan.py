@@ -78,7 +78,7 @@ def _looked_at(
     copies = copies_of(job.storage, environ, invocation.state_dir)
     ready = get_ready(job, environ=environ, simulate=invocation.simulate, copies=copies)
     view, shard = _view(_here(job, invocation, environ)), invocation.shard
-    prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard)
+    prepared = prepare(ready, remembered=view.commit.input if view else None, shard=shard, simulate=invocation.simulate)
     selection = select(
         ready.source,
         rows=prepared.checked.rows,

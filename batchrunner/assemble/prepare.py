@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner import __version__, credentials, providers, sources
 from batchrunner.assemble.expecting import NOTHING, Expected, compiled, expected
+from batchrunner.assemble.scoring import scorer_of
 from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.providers import conversation
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from batchrunner.objects import Copies
     from batchrunner.providers.base import Provider
     from batchrunner.records import Item, Request
+    from batchrunner.scores import Scorer
     from batchrunner.spec import JobSpec, Matrix, Shard
     from batchrunner.telemetry import Collector
     from batchrunner.templates import Asker
@@ -57,6 +59,7 @@ class Prepared:
     """What the job asks, flat: the fingerprint of what is bought."""
     fingerprint: Mapping[str, Any]
     """The input's, as `sources.Input.fingerprint` gives it."""
+    scorer: Scorer | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -161,7 +164,9 @@ def get_ready(
     )
 
 
-def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard | None = None) -> Prepared:
+def prepare(
+    ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard | None = None, simulate: bool = False
+) -> Prepared:
     """Look into the input, once: the checking pass is skipped while `remembered` has it for the same fingerprint."""
     job, source = ready.job, ready.source
     fingerprint = source.fingerprint()
@@ -177,7 +182,8 @@ def prepare(ready: Ready, *, remembered: Mapping[str, Any] | None, shard: Shard 
     if shard is not None:
         _refuse_shard(ready, asker)
     asked = {**_address(ready), **asker.asked}
-    return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint)
+    scorer = scorer_of(job.score, params=job.params, base=job.base, columns=checked.columns, simulate=simulate)
+    return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint, scorer=scorer)
 
 
 def _refuse_sessions(asker: Asker) -> None:

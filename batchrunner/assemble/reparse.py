@@ -39,19 +39,26 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
     copies = copies_of(job.storage, environ, invocation.state_dir)
     ready = get_ready(job, environ=environ, simulate=True, copies=copies)
     expectation = ready.expected.expectation
-    if expectation is None:
-        raise JobError("reparse: expected a job with [expect] schema; there is nothing to derive")
+    if expectation is None and not job.score:
+        raise JobError("reparse: expected a job with [expect] schema or [[score]]; there is nothing to derive")
     mirror = mirror_of(invocation.place, job.storage, environ)
     with open_run(invocation.directory, create=False, mode=job.output.mode, mirror=mirror) as run:
-        prepared = prepare(ready, remembered=run.commit.input, shard=invocation.shard)
-        _check_same(run, prepared)
         manifest = read_manifest(run.directory / "run.json") or {}
+        simulated = bool((manifest.get("call") or {}).get("given", {}).get("simulate"))
+        prepared = prepare(ready, remembered=run.commit.input, shard=invocation.shard, simulate=simulated)
+        _check_same(run, prepared)
         run.begin()
-        invalid = sum(1 for one in answers(run.view(), errors=()) if expectation.fault(_completion(one)) is not None)
-        revived = record_all(run, _revived(run, expectation))
+        invalid = revived = 0
+        if expectation is not None:
+            invalid = sum(
+                1 for one in answers(run.view(), errors=()) if expectation.fault(_completion(one)) is not None
+            )
+            revived = record_all(run, _revived(run, expectation))
         run.finish()
-        results = None if run.ledger.unfinished else publish_results(run, prepared, _selection(manifest))
+        results = None if run.ledger.unfinished else publish_results(run, prepared, _selection(manifest), anew=True)
+        known = {**(manifest.get("job") or {}), "score": job.public()["score"]}
         told = {**manifest, **_state(run, prepared, manifest), "results": results, "expect": ready.expected.told()}
+        told["job"] = known
         write_manifest(run.directory / "run.json", told, job.output.mode)
         if mirror:
             mirror.put_manifest()
@@ -60,8 +67,11 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
             "name": job.name,
             "run": run.place,
             "results": results,
+            "expects": expectation is not None,
             "revived": revived,
             "not_valid": invalid,
+            "scores": [score.name for score in job.score],
+            "notes": [*prepared.scorer.notes()] if prepared.scorer else [],
             "items": told["items"],
         }
 

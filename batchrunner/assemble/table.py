@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +13,21 @@ from batchrunner import __version__, providers, sources, store, templates
 from batchrunner.assemble.expecting import remembered
 from batchrunner.assemble.places import copies_of
 from batchrunner.assemble.prepare import options_of, with_matrix
+from batchrunner.assemble.scoring import scorer_of
 from batchrunner.assemble.selection import Selection
 from batchrunner.errors import BadRow, JobError
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint
 from batchrunner.schema import outcome_schema
-from batchrunner.spec import StorageSpec, has_question, matrix_of
+from batchrunner.spec import ScoreSpec, StorageSpec, has_question, matrix_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from batchrunner.assemble.prepare import Prepared
     from batchrunner.expect import Expectation
     from batchrunner.providers.base import Provider
+    from batchrunner.scores import Scorer
     from batchrunner.spec import Matrix
 
 
@@ -36,10 +39,16 @@ class Carry:
     apart: frozenset[str]
     has_turns: bool
     expectation: Expectation | None = None
+    scorer: Scorer | None = None
 
     def schema(self, checked: sources.Checked) -> Any:
         """The carried columns alone."""
-        return sources.kept_schema(checked, self.keep, self._taken, apart=self.apart)
+        return sources.kept_schema(checked, self._kept(checked), self._taken)
+
+    def _kept(self, checked: sources.Checked) -> list[str]:
+        """The carried columns as the input calls them, those too that scores look up."""
+        kept = sources.kept_columns(checked, self.keep, apart=self.apart)
+        return list(dict.fromkeys([*kept, *(self.scorer.reads if self.scorer else ())]))
 
     def results(self, checked: sources.Checked) -> Any:
         """The whole table's columns."""
@@ -47,10 +56,16 @@ class Carry:
 
     def layout(self, checked: sources.Checked) -> Any:
         """The same, with how those are made that come of the answers."""
-        schema = self.results(checked)
-        if self.expectation is None:
-            return schema
-        return store.Derived(schema=schema, derive=self.expectation.derived)
+        schema, steps = self.results(checked), [*self._steps(checked)]
+        return store.Derived(schema=schema, steps=steps) if steps else schema
+
+    def _steps(self, checked: sources.Checked) -> Iterator[Callable[[Any], Any]]:
+        if self.expectation is not None:
+            yield self.expectation.derived
+        if self.scorer is not None:
+            names = dict(zip(self._kept(checked), self.schema(checked).names, strict=True))
+            as_json = frozenset(name for name, kind in checked.columns.items() if kind == "json")
+            yield partial(self.scorer.derived, names=names, as_json=as_json)
 
     @property
     def _taken(self) -> list[str]:
@@ -58,11 +73,12 @@ class Carry:
 
     @property
     def _derived(self) -> list[Any]:
-        return [] if self.expectation is None else list(self.expectation.columns.values())
+        expected = [] if self.expectation is None else list(self.expectation.columns.values())
+        return [*expected, *([] if self.scorer is None else [self.scorer.column])]
 
     def renamed(self, checked: sources.Checked) -> dict[str, str]:
         """Carried columns whose name the results have already, and what they are called there."""
-        names = sources.kept_columns(checked, self.keep, apart=self.apart)
+        names = self._kept(checked)
         return {old: new for old, new in zip(names, self.schema(checked).names, strict=True) if old != new}
 
     def batches(
@@ -72,9 +88,8 @@ class Carry:
         return sources.result_batches_input(
             source,
             checked,
-            self.keep,
+            self._kept(checked),
             self._taken,
-            apart=self.apart,
             shard=(selection.index, selection.shards) if selection is not None and sharded else None,
             stop=selection.stop if selection is not None else None,
         )
@@ -87,6 +102,7 @@ def carry(
     id_column: str | None,
     asker: templates.Asker,
     expectation: Expectation | None,
+    scorer: Scorer | None,
     matrix: Matrix,
 ) -> Carry:
     """As the job says; else the id alone when rows are data, and all but request fields when rows are requests.
@@ -97,7 +113,13 @@ def carry(
         keep = [id_column] if id_column else []
     if keep is not None and matrix:
         keep = list(dict.fromkeys([*sources.CASE_COLUMNS, *keep]))
-    return Carry(keep=keep, apart=asker.request_columns, has_turns=asker.has_turns, expectation=expectation)
+    return Carry(
+        keep=keep,
+        apart=asker.request_columns,
+        has_turns=asker.has_turns,
+        expectation=expectation,
+        scorer=scorer,
+    )
 
 
 def carry_of(prepared: Prepared) -> Carry:
@@ -109,11 +131,14 @@ def carry_of(prepared: Prepared) -> Carry:
         id_column=job.input.id,
         asker=prepared.asker,
         expectation=prepared.ready.expected.expectation,
+        scorer=prepared.scorer,
         matrix=job.matrix,
     )
 
 
-def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False) -> str:
+def publish_results(
+    run: store.Run, prepared: Prepared, selection: Selection, *, overwrite: bool = False, anew: bool = False
+) -> str:
     """Put results.parquet in place, unless the one that is there says the same already; give its place.
 
     Raises StoreError, and RunLocked where another process has the run on an object store.
@@ -127,11 +152,12 @@ def publish_results(run: store.Run, prepared: Prepared, selection: Selection, *,
         "fingerprint": dict(prepared.fingerprint),
         "keep": carried.keep,
         "expect": prepared.ready.expected.told(),
+        "scores": prepared.scorer.told() if prepared.scorer else None,
         "rows": selection.stop,
         "epoch": run.commit.epoch,
         "sequence": run.commit.folded_through,
     }
-    if not store.results_match(target, marks):
+    if anew or not store.results_match(target, marks):
         view, count = run.view(), selection.count(checked)
         known = selection.shards == 1 and not len(carried.schema(checked)) and store.tell_all(view, count)
         store.build_results(
@@ -264,6 +290,13 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
         id_column=id_column,
         asker=asker,
         expectation=wanted.expectation,
+        scorer=scorer_of(
+            [ScoreSpec(**score) for score in job.get("score") or ()],
+            params=job["params"],
+            base=base,
+            columns=checked.columns,
+            simulate=bool((manifest.get("call") or {}).get("given", {}).get("simulate")),
+        ),
         matrix=matrix,
     )
     return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from batchrunner.errors import JobError
+from batchrunner.expect.importing import imported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,19 +41,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def _of_model(said: str, base: Path) -> dict[str, Any]:
-    module, _, name = said.partition(":")
-    folder = str(base.resolve())
-    sys.path.insert(0, folder)
-    try:
-        model: Any = importlib.import_module(module)
-        for step in name.split("."):
-            model = getattr(model, step)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise JobError(
-            f"{AT}: {said}: {error}; expected a class that can be imported, beside the job or installed"
-        ) from error
-    finally:
-        sys.path.remove(folder)
+    model = imported(said, base, at=AT, what="a class")
     if not hasattr(model, "model_json_schema"):
         raise JobError(f"{AT}: {said}: expected a pydantic model, got {type(model).__name__}")
     found: dict[str, Any] = model.model_json_schema()

@@ -105,6 +105,8 @@ def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: C
     tokens = [row[name] for name in ("prompt_tokens", "completion_tokens")]
     if any(value is not None for value in tokens):
         yield clean(f"tokens   {tokens[0] or 0:,} + {tokens[1] or 0:,}, finish_reason {row['finish_reason']}")
+    if row.get("scores"):
+        yield clean(f"scores   {'  '.join(f'{name} {_score(value)}' for name, value in row['scores'].items())}")
     answer = None if row.get("turns") else row["text"]
     for name, value in (("sent", sent), ("reasoning", row["reasoning"]), ("answer", answer)):
         if value:
@@ -116,6 +118,10 @@ def item_lines(row: Mapping[str, Any], sent: str | None, *, full: bool, clean: C
     for name in ("tool_calls", "refusal", "sent_changes", "warnings", "response" if full else "refusal"):
         if row.get(name):
             yield clean(f"--- {name}: {_cut(str(row[name]), full)}")
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _took(row: Mapping[str, Any]) -> str:

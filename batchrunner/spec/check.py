@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from batchrunner.spec.faults import Fault, Key, dotted, expected, near
-from batchrunner.spec.model import Document, OAuth2Spec, Price
+from batchrunner.spec.kinds import SCORE_KINDS
+from batchrunner.spec.model import Document, OAuth2Spec, Price, ScoreSpec
 from batchrunner.spec.request import REQUEST_KEYS
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _SECTIONS: Mapping[str, Collection[str]] = {
     name: [each.alias or key for key, each in field.annotation.model_fields.items()]
     for name, field in Document.model_fields.items()
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
-}
+} | {"score": [*ScoreSpec.model_fields]}
 _REQUIRED = {
     "path": "the path of the rows",
     "input_per_million": "US dollars for a million prompt tokens",
@@ -27,6 +28,8 @@ _REQUIRED = {
     "token_url": "the address that gives tokens",
     "client_id": "the client's id",
     "client_secret": "where the client's secret is kept",
+    "name": "a name for the score",
+    "kind": "one of " + ", ".join(SCORE_KINDS),
 }
 
 
@@ -45,6 +48,8 @@ def _fault(error: ErrorDetails) -> Fault:
             return Fault(at=at, said=_unknown(at), alone=True)
         case "missing":
             return Fault(at=at, said=f"expected {_REQUIRED[str(at[-1])]}, got nothing")
+        case "list_type":
+            return Fault(at=at, said=expected(f"[[{at[-1]}]] tables", error["input"]))
         case "model_type" | "dict_type":
             return Fault(at=at, said=expected("a table", error["input"]))
         case _:
@@ -52,9 +57,9 @@ def _fault(error: ErrorDetails) -> Fault:
 
 
 def _unknown(at: Key) -> str:
-    *section, key = map(str, at)
+    *section, key = (*at[:-1], str(at[-1]))
     where = f" in [{dotted(tuple(section))}]" if section else ""
-    return f"unknown key {key!r}{where}" + (near(key, _known(section)) or _belongs(key))
+    return f"unknown key {key!r}{where}" + (near(str(key), _known([*map(str, section)])) or _belongs(str(key)))
 
 
 def _known(section: list[str]) -> Collection[str]:

@@ -172,6 +172,25 @@ def _prefix(value: Any) -> str:
     return value
 
 
+def _score_name(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,40}", value):
+        raise Unfit(expected("a name of letters, digits, _ and -, such as 'exact'", value))
+    return value
+
+
+def _tolerance(value: Any) -> float | str:
+    what = "a number of 0 or more, or a share of what is expected such as '1%'"
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?\s*%", value.strip()):
+        return value.strip()
+    return _number(value, what=what, zero=True)
+
+
+def _function(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[\w.]+:[\w.]+", value.strip()):
+        raise Unfit(expected("a function as 'package.module:function'", value))
+    return value.strip()
+
+
 def _mode(value: Any) -> int:
     what = "a file mode that lets its owner read and write, as text such as '0640'"
     if not isinstance(value, str) or not re.fullmatch(r"0?[67][0-7]{2}", value):
@@ -303,6 +322,14 @@ Repairs = Annotated[int, _kind(_repairs)]
 Prefix = Annotated[str, _kind(_prefix)]
 FORMATS = ("auto", "json_schema", "json_object", "none")
 Format = Annotated[Literal["auto", "json_schema", "json_object", "none"], _kind(partial(_one_of, words=FORMATS))]
+SCORE_KINDS = ("exact", "normalised", "contains", "regex", "number", "json", "python", "judge")
+ScoreKind = Annotated[
+    Literal["exact", "normalised", "contains", "regex", "number", "json", "python", "judge"],
+    _kind(partial(_one_of, words=SCORE_KINDS)),
+]
+ScoreName = Annotated[str, _kind(_score_name)]
+Tolerance = Annotated[float | str, _kind(_tolerance)]
+Function = Annotated[str, _kind(_function)]
 Columns = Annotated[tuple[str, ...], _kind(partial(_texts, what="a list of column names"))]
 Mode = Annotated[int, _kind(_mode)]
 Workspace = Annotated[str, _kind(_workspace)]

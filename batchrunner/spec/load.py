@@ -17,6 +17,7 @@ from batchrunner.spec.overlay import RUNS_DIR_VARIABLE, overlaid
 from batchrunner.spec.params import Substitution, given_params
 from batchrunner.spec.places import stem
 from batchrunner.spec.request import request_faults
+from batchrunner.spec.score import score_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,6 +122,7 @@ def _job(
         *document_faults,
         *request_faults(filled),
         *matrix_faults(filled),
+        *score_faults(filled),
         *_directory_faults(fill),
         *_sign_in_faults(filled),
     ]

@@ -14,7 +14,7 @@ from batchrunner.spec.matrix import Matrix, matrix_table
 from batchrunner.spec.request import has_question
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class _Section(BaseModel):
@@ -132,6 +132,30 @@ class ReuseSpec(_Section):
     """Send rows that ask the same once."""
 
 
+class ScoreSpec(_Section):
+    """One number that says how good each answer is."""
+
+    name: kinds.ScoreName
+    kind: kinds.ScoreKind
+    expected: Any = None
+    """A value, or a template over the row's columns that gives one; a list where several will do, or all must be in."""
+    field: kinds.Text | None = None
+    """Dotted: the part of the answer's JSON that is scored. None: its text."""
+    pattern: kinds.Text | None = None
+    tolerance: kinds.Tolerance = 0.0
+    ignore_case: kinds.Switch = True
+    """Of `contains`."""
+    function: kinds.Function | None = None
+    """Takes a row of the results as a dict; gives a number, true or false, or None."""
+    run: kinds.Text | None = None
+    """Of a judge: the directory of its run, relative to the job's `base`; its answers are found by `item_id`."""
+
+    @property
+    def share(self) -> float:
+        """The tolerance as a share of what is expected, where it is one."""
+        return float(self.tolerance.rstrip("% ")) / 100 if isinstance(self.tolerance, str) else 0.0
+
+
 class OutputSpec(_Section):
     """Where the results go, and what they hold."""
 
@@ -192,6 +216,7 @@ class Document(_Section):
     output: OutputSpec = OutputSpec()
     expect: ExpectSpec = ExpectSpec()
     reuse: ReuseSpec = ReuseSpec()
+    score: list[ScoreSpec] = []
     storage: StorageSpec = StorageSpec()
     telemetry: TelemetrySpec = TelemetrySpec()
     labels: dict[str, kinds.Label] = {}
@@ -225,6 +250,7 @@ class JobSpec:
     output: OutputSpec = field(default_factory=OutputSpec)
     expect: ExpectSpec = field(default_factory=ExpectSpec)
     reuse: ReuseSpec = field(default_factory=ReuseSpec)
+    score: Sequence[ScoreSpec] = ()
     storage: StorageSpec = field(default_factory=StorageSpec)
     telemetry: TelemetrySpec = field(default_factory=TelemetrySpec)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -253,6 +279,7 @@ class JobSpec:
             "rows": self.rows,
             "params": dict(self.params),
             "request": {key: masked(value) if key == "extra" else value for key, value in self.request.items()},
+            "score": [score.model_dump(mode="json", exclude_none=True) for score in self.score],
             "matrix": _public_matrix(self.matrix),
             "prices": {model: price.model_dump(exclude_none=True) for model, price in self.prices.items()},
             "labels": dict(self.labels),

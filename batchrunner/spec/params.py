@@ -80,6 +80,8 @@ class Substitution:
         return tuple(dict.fromkeys(name for key, names in self.used.items() if key[: len(at)] == at for name in names))
 
     def _value(self, value: Any, at: Key) -> Any:
+        if at[0] == "score" and at[2:3] == ("expected",):
+            return value  # A template over a row.
         if isinstance(value, dict):
             return {name: self._value(each, (*at, name)) for name, each in value.items()}
         if isinstance(value, list):

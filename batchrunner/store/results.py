@@ -18,7 +18,7 @@ from batchrunner.store.joining import Join
 from batchrunner.store.ledger import NONE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchrunner.store.view import View
@@ -39,8 +39,8 @@ class Derived:
     """The columns of a table, some of them made of the answers."""
 
     schema: pa.Schema
-    derive: Callable[[pa.RecordBatch], pa.RecordBatch]
-    """Adds those columns to results that lack them."""
+    steps: Sequence[Callable[[pa.RecordBatch], pa.RecordBatch]]
+    """Each adds some of those columns to results that lack them."""
 
 
 def result_schema(kept: pa.Schema, *, has_turns: bool = False, derived: Iterable[pa.Field] = ()) -> pa.Schema:
@@ -58,12 +58,14 @@ def result_batches(
     `cost_usd` is what the item cost in this run in all. `scratch` is a directory with room for the outcomes, should
     they not fit in memory; the system's own unless told.
     """
-    columns, derive = (schema.schema, schema.derive) if isinstance(schema, Derived) else (schema, None)
+    columns, steps = (schema.schema, schema.steps) if isinstance(schema, Derived) else (schema, ())
     with Join(view, scratch) as join:
         found = (
             join.in_order(rows) if isinstance(rows, int) else (each for batch in rows for each in join.rows_of(batch))
         )
-        for batch in found if derive is None else map(derive, found):
+        for batch in found:
+            for step in steps:
+                batch = step(batch)
             yield batch.select(columns.names).cast(columns)
 
 

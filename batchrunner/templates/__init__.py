@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.errors import JobError
+from batchrunner.errors import BadRow, JobError
 from batchrunner.spec import ROW_FIELDS as REQUEST_FIELDS
 from batchrunner.spec import Matrix, has_question
 from batchrunner.templates._asks import ask_of, session_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from batchrunner.templates._matrix import Ask
 
-__all__ = ["Asker", "compile_request", "REQUEST_FIELDS"]
+__all__ = ["Asker", "compile_request", "compile_values", "REQUEST_FIELDS"]
 
 _SESSION_COLUMNS = frozenset({"conversation", "session_id"})
 
@@ -133,3 +133,34 @@ def _of_requests(defaults: Mapping[str, Any], over: Mapping[str, Any]) -> Ask:
         return ask_of(fields)
 
     return make
+
+
+def compile_values(
+    values: Mapping[str, Any], *, section: str, params: Mapping[str, str], base: Path, columns: Collection[str]
+) -> tuple[Ask, tuple[str, ...]]:
+    """What makes a value of each name for a row, and the columns that are read. Raises JobError with every fault found.
+
+    A value is what a template gives where it is a text with one; null where a row does not allow that.
+    """
+    compilers = {
+        name: Compiler(params=params, base=base, columns=columns, section=f"{section}.{name}") for name in values
+    }
+    fields = {name: compiler.compile("expected", values[name]) for name, compiler in compilers.items()}
+    if faults := [fault for compiler in compilers.values() for fault in compiler.faults]:
+        raise JobError(*faults)
+    names = tuple({name: None for compiler in compilers.values() for name in compiler.names})
+
+    def make(row: Mapping[str, Any]) -> dict[str, Any]:
+        seen = names_for(row, names, params)
+        return {name: _value_of(each, seen) for name, each in fields.items()}
+
+    return make, names
+
+
+def _value_of(fields: Fields, seen: dict[str, Any]) -> Any:
+    if not fields.made:
+        return fields.constants["expected"]
+    try:
+        return fields.made["expected"](seen)
+    except BadRow:
+        return None

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from batchrunner import sources
 from batchrunner.errors import JobError
-from batchrunner.records import Item
 from batchrunner.schema import OUTCOME
 from batchrunner.sources import Cases, Checked, Ways
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from batchrunner.records import Item
 
 FORMATS = ("jsonl", "parquet", "csv")
 WAYS = Ways(["a", "b"], 3)

@@ -1,0 +1,162 @@
+"""The column `scores`: a number for each score of the job, for every item that succeeded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+
+from batchrunner.errors import JobError
+from batchrunner.expect import imported
+from batchrunner.scores.measures import MEASURES, NOTHING, numeric, part, regex
+from batchrunner.templates import compile_values
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from batchrunner.spec import ScoreSpec
+
+SCORES = "scores"
+Judgements = dict[str, float]
+"""By item id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scorer:
+    """The scores of a job."""
+
+    specs: Sequence[ScoreSpec]
+    expected: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    """By the score's name what a row expects."""
+    reads: Sequence[str]
+    """Columns of the input that this looks up."""
+    functions: Mapping[str, Callable[[dict[str, Any]], object]]
+    judge: Callable[[str], Judgements]
+    """What a score's judge says, by the score's name; read when first asked."""
+    faults: dict[str, list[str]] = field(default_factory=dict)
+    """By score what its function raised, in this process so far."""
+
+    def told(self) -> list[dict[str, Any]]:
+        """What the scores were made of; another one when judges have said more."""
+        return [{**spec.model_dump(mode="json", exclude_none=True), **self._judged(spec)} for spec in self.specs]
+
+    def _judged(self, spec: ScoreSpec) -> dict[str, Any]:
+        if spec.kind != "judge":
+            return {}
+        found = self.judge(spec.name)
+        return {"judged": len(found), "sum": sum(found.values())}
+
+    def notes(self) -> Iterator[str]:
+        """What a person should know once the column is made."""
+        for spec in self.specs:
+            if spec.kind == "judge" and not self.judge(spec.name):
+                yield f"score {spec.name}: no answers in {spec.run} yet; run the judge's job, then reparse this one"
+            if faults := self.faults.get(spec.name):
+                yield f"score {spec.name}: {spec.function} raised for {len(faults):,} items, the first {faults[0]}"
+
+    @property
+    def column(self) -> pa.Field:
+        return pa.field(SCORES, pa.struct([pa.field(spec.name, pa.float64()) for spec in self.specs]))
+
+    def derived(self, batch: pa.RecordBatch, names: Mapping[str, str], as_json: frozenset[str]) -> pa.RecordBatch:
+        """Results with the column in them. `names` says what the input's columns are called there; those of `as_json`
+        hold values that are written as JSON."""
+        rows = [row if row["status"] == "succeeded" else None for row in batch.to_pylist()]
+        wanted = [None if row is None else self._expected(row, names, as_json) for row in rows]
+        found = {spec.name: self._scores(spec, rows, wanted) for spec in self.specs}
+        arrays = [pa.array(values, pa.float64()) for values in found.values()]
+        column = pa.StructArray.from_arrays(arrays, fields=[*self.column.type])
+        return pa.RecordBatch.from_arrays([*batch.columns, column], [*batch.schema.names, SCORES])
+
+    def _expected(self, row: Mapping[str, Any], names: Mapping[str, str], as_json: frozenset[str]) -> Mapping[str, Any]:
+        columns = {name: row[names[name]] for name in self.reads}
+        for name in as_json & columns.keys():
+            columns[name] = None if columns[name] is None else orjson.loads(columns[name])
+        return self.expected(columns)
+
+    def _scores(
+        self, spec: ScoreSpec, rows: Sequence[dict[str, Any] | None], wanted: Sequence[Mapping[str, Any] | None]
+    ) -> list[float | None]:
+        if spec.kind == "judge":
+            judged = self.judge(spec.name)
+            return [None if row is None else judged.get(row["item_id"]) for row in rows]
+        if spec.kind == "python":
+            return [None if row is None else self._called(spec.name, row) for row in rows]
+        said = [None if row is None else part(row["text"] or "", spec.field) for row in rows]
+        if spec.kind == "regex":
+            return _by_pattern(spec, said, wanted)
+        measure = MEASURES[spec.kind]
+        scores: list[float | None] = []
+        for value, expected in zip(said, wanted, strict=True):
+            known = expected is not None and _is_known(expected[spec.name])
+            scores.append(measure(value, expected[spec.name], spec) if known and expected is not None else None)
+        return scores
+
+    def _called(self, name: str, row: dict[str, Any]) -> float | None:
+        """What the user's function says of a row; nothing where it raises, which must not cost the results."""
+        try:
+            found = self.functions[name](row)
+        except Exception as error:
+            self.faults.setdefault(name, []).append(f"{row['item_id']}: {type(error).__name__}: {error}")
+            return None
+        return numeric(found) if found is not None else None
+
+
+def _is_known(expected: Any) -> bool:
+    return expected is not None and expected != "" and expected != []
+
+
+def _by_pattern(spec: ScoreSpec, said: Sequence[Any], wanted: Sequence[Mapping[str, Any] | None]) -> list[float | None]:
+    texts = [None if value is None else "" if value is NOTHING else str(value) for value in said]
+    scores: list[float | None] = []
+    for text, found, expected in zip(texts, regex(texts, spec), wanted, strict=True):
+        if text is None or expected is None:
+            scores.append(None)
+        elif spec.expected is None:
+            scores.append(float(found is not None))
+        elif _is_known(expected[spec.name]):
+            scores.append(0.0 if found is None else MEASURES["exact"](found, expected[spec.name], spec))
+        else:
+            scores.append(None)
+    return scores
+
+
+def compile_scores(
+    specs: Sequence[ScoreSpec],
+    *,
+    params: Mapping[str, str],
+    base: Path,
+    columns: Sequence[str],
+    judge: Callable[[str], Judgements],
+) -> Scorer | None:
+    """The scorer of rows with these columns, None of a job without scores. Raises JobError with every fault found."""
+    if not specs:
+        return None
+    faults: list[str] = []
+    functions: dict[str, Callable[[dict[str, Any]], object]] = {}
+    for spec in specs:
+        try:
+            if spec.kind == "regex":
+                regex([""], spec)
+            if spec.function is not None:
+                functions[spec.name] = _function(spec, base)
+        except JobError as error:
+            faults += error.faults
+    values = {spec.name: spec.expected for spec in specs}
+    try:
+        expected, reads = compile_values(values, section="score", params=params, base=base, columns=columns)
+    except JobError as error:
+        raise JobError(*faults, *error.faults) from error
+    if faults:
+        raise JobError(*faults)
+    return Scorer(specs=specs, expected=expected, reads=reads, functions=functions, judge=judge)
+
+
+def _function(spec: ScoreSpec, base: Path) -> Callable[[dict[str, Any]], object]:
+    found = imported(spec.function or "", base, at=f"score {spec.name!r}", what="a function")
+    if not callable(found):
+        raise JobError(f"score {spec.name!r}: {spec.function}: expected a function, got {type(found).__name__}")
+    return found  # type: ignore[no-any-return]

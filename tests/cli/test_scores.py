@@ -1,0 +1,188 @@
+"""Scores in the results: of the job, of a judge's run, made anew without a request."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+from counting_server import counting
+from driving import batchrunner, write_rows
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+JOB = """
+name = "graded"
+[input]
+path = "rows.jsonl"
+[provider]
+kind = "tess"
+base_url = "{url}"
+api_key = "none"
+[request]
+agent_id = 1
+prompt = "{{{{ question }}}}"
+[limits]
+requests_per_minute = "none"
+{scores}
+"""
+JUDGE = """
+name = "judge"
+[input]
+path = "runs/graded/results.parquet"
+id = "item_id"
+[provider]
+kind = "tess"
+base_url = "{url}"
+api_key = "none"
+[request]
+agent_id = 2
+prompt = "{{{{ '{{' }}}}\\"grade\\": 4{{{{ '}}' }}}} for {{{{ text }}}}"
+[limits]
+requests_per_minute = "none"
+"""
+RIGHT = """
+[[score]]
+name = "right"
+kind = "contains"
+expected = "{{ wanted }}"
+"""
+GRADE = """
+[[score]]
+name = "grade"
+kind = "judge"
+run = "runs/judge"
+field = "grade"
+"""
+ROWS = [
+    {"id": "a", "question": "say Canberra", "wanted": "canberra"},
+    {"id": "b", "question": "say Sydney", "wanted": "Canberra"},
+    {"id": "c", "question": "say nothing", "wanted": None},
+    {"id": "d", "question": "", "wanted": "x"},
+]
+
+
+def write_job(folder: Path, url: str, scores: str) -> Path:
+    job = folder / "job.toml"
+    job.write_text(JOB.format(url=url, scores=scores))
+    return job
+
+
+def scores_of(results: str) -> list[object]:
+    return pl.read_parquet(results)["scores"].to_list()
+
+
+def test_scores_are_a_column_and_what_they_read_is_kept(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT)
+        ended = batchrunner("run", job, "--max-failed", 1)
+        shown = batchrunner("show", job, "a")
+        exported = batchrunner("export", job, "--format", "jsonl")
+
+    assert ended.code == 0, ended.err
+    table = ended.table()
+    assert table["wanted"].to_list() == ["canberra", "Canberra", None, "x"]
+    assert table["scores"].to_list() == [{"right": 1.0}, {"right": 0.0}, {"right": None}, {"right": None}]
+    assert table.schema["scores"] == pl.Struct({"right": pl.Float64})
+    assert "scores   right 1" in shown.out
+    assert '"scores":{"right":1.0}' in exported.out.replace(" ", "")
+
+
+def test_other_scores_are_made_of_the_same_answers(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    with counting() as server:
+        batchrunner("run", write_job(tmp_path, server.url, ""), "--max-failed", 1)
+        write_job(tmp_path, server.url, RIGHT)
+        again = batchrunner("reparse", tmp_path / "job.toml")
+        scored = scores_of(again.last_line)
+        write_job(tmp_path, server.url, RIGHT.replace("wanted }}", "wanted }}ish"))
+        run = batchrunner("run", tmp_path / "job.toml", "--max-failed", 1)
+        exported = batchrunner(
+            "export", tmp_path / "runs/graded", "--format", "parquet", "--to", tmp_path / "t.parquet"
+        )
+        asked = server.books().asked.total()
+
+    assert again.code == 0, again.err
+    assert "scores made anew: right" in again.err
+    assert scored == [{"right": 1.0}, {"right": 0.0}, {"right": None}, {"right": None}]
+    assert run.code == 0, run.err
+    assert scores_of(run.last_line)[0] == {"right": 0.0}
+    assert exported.code == 0, exported.err
+    assert scores_of(str(tmp_path / "t.parquet"))[0] == {"right": 0.0}
+    assert asked == 3
+
+
+def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS[:3])
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT + GRADE)
+        judge = tmp_path / "judge.toml"
+        judge.write_text(JUDGE.format(url=server.url))
+        first = batchrunner("run", job)
+        before = scores_of(first.last_line)
+        judged = batchrunner("run", judge)
+        taken = batchrunner("reparse", job)
+        after = scores_of(taken.last_line)
+        again = batchrunner("run", judge, "--json")
+        asked = server.books().asked.total()
+
+    assert "score grade: no answers in runs/judge yet" in first.err
+    assert [score["grade"] for score in before] == [None] * 3
+    assert judged.code == 0, judged.err
+    assert after == [{"right": 1.0, "grade": 4.0}, {"right": 0.0, "grade": 4.0}, {"right": None, "grade": 4.0}]
+    # The results that the judge reads are another file now, whose rows ask the same.
+    assert (again.code, again.summary["now"]["sent"], asked) == (0, 0, 6)
+
+
+def test_a_judge_that_is_asked_several_times_gives_its_mean(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS[:2])
+    with counting() as server:
+        job = write_job(tmp_path, server.url, GRADE)
+        judge = tmp_path / "judge.toml"
+        text = JUDGE.format(url=server.url).split("prompt = ")[0]
+        prompts = ", ".join(f"""g{n} = '{{{{ "{{" }}}}"grade": {n}}} {{{{ text }}}}'""" for n in (1, 2, 6))
+        judge.write_text(f"{text}[matrix]\nprompt = {{ {prompts} }}\n[limits]\nrequests_per_minute = 'none'\n")
+        batchrunner("run", job)
+        judged = batchrunner("run", judge)
+        taken = batchrunner("reparse", job)
+
+    assert judged.code == 0, judged.err
+    assert judged.table().height == 6
+    assert scores_of(taken.last_line) == [{"grade": 3.0}, {"grade": 3.0}]
+
+
+@pytest.mark.parametrize(
+    ("score", "said"),
+    [
+        ('kind = "exakt"', "score[0].kind: expected 'exact', 'normalised'"),
+        ('name = "x y"', "score[0].name: expected a name of letters, digits, _ and -"),
+        ('kind = "exact"', "score[0].expected: expected a value or a template such as"),
+        ('kind = "exact"\nexpected = "a"\npattern = "b"', "a score of kind 'exact' takes no 'pattern'"),
+        ('kind = "exact"\nexpcted = "a"', "unknown key 'expcted' in [score[0]]; did you mean 'expected'?"),
+        (
+            'kind = "exact"\nexpected = "{{ wnated }}"',
+            "score.x.expected: no column or parameter 'wnated'; did you mean 'wanted'?",
+        ),
+        ('kind = "python"\nfunction = "nowhere:f"', "score 'x': nowhere:f: No module named 'nowhere'"),
+        ('kind = "regex"\npattern = "("', "score 'x': pattern: "),
+        ('name = ""\nkind = "regex"\npattern = "a"', "score[0].name: expected a name of letters"),
+        ('kind = "number"\nexpected = 1\ntolerance = -1', "score[0].tolerance: expected a number of 0 or more"),
+        ('kind = "judge"\nrun = "s3://b/run"', "score 'x': run: expected a directory, got s3://b/run"),
+        (
+            'kind = "regex"\npattern = "a"\n[[score]]\nname = "x"\nkind = "regex"\npattern = "a"',
+            "another score is called 'x' already",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_score_is_said_before_anything_is_sent(tmp_path, score, said):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    with counting() as server:
+        named = score if score.startswith("name") else f'name = "x"\n{score}'
+        ended = batchrunner("run", write_job(tmp_path, server.url, f"[[score]]\n{named}"))
+        asked = server.books().asked.total()
+
+    assert ended.code == 2, ended.err
+    assert said in ended.err
+    assert asked == 0
