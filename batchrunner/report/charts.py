@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError
 from batchrunner.report.html import plain
-from batchrunner.report.sections import Bars, Pace, Spreads
+from batchrunner.report.sections import Bars, Pace, Spans, Spreads
 from batchrunner.report.svg import ACCENT, GRID, INK, LIMIT, MUTED, TONES, cleaned
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class Artist:
         alt = self._altair
         if isinstance(chart, Bars):
             found, height = _bars(alt, chart), 16 + BAR_HEIGHT * len(chart.bars)
+        elif isinstance(chart, Spans):
+            found, height = _spans(alt, chart, width), 30 + BAR_HEIGHT * len(chart.spans)
         elif isinstance(chart, Pace):
             found, height = _pace(alt, chart, width), HEIGHT
         else:
@@ -80,12 +82,7 @@ def _bars(alt: Any, chart: Bars) -> Any:
         {"place": f"{place:03}", "value": bar.value, "tone": bar.tone, "said": f"{bar.value:,.0f}"}
         for place, bar in enumerate(chart.bars)
     ]
-    names = [_short(bar.name) for bar in chart.bars]
-    label = f"{_literal(names)}[toNumber(datum.value)]"
-    # Whoever reads the page may have a wider font than it was drawn with.
-    room = 8 + CHARACTER * max((len(name) for name in names), default=0)
-    quiet = {"domain": False, "ticks": False, "labelLimit": 0, "labelPadding": 8, "labelColor": INK}
-    axis = alt.Axis(title=None, labelExpr=label, minExtent=room, maxExtent=room, **quiet)
+    axis = _named(alt, [bar.name for bar in chart.bars])
     most = max((bar.value for bar in chart.bars), default=1) or 1
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("place:N", axis=axis, sort=None, scale=alt.Scale(paddingInner=0.3)),
@@ -94,6 +91,48 @@ def _bars(alt: Any, chart: Bars) -> Any:
     tone = alt.Color("tone:N", scale=alt.Scale(domain=list(TONES), range=list(TONES.values())), legend=None)
     number = base.mark_text(align="left", dx=6, fontSize=12, color=INK).encode(text="said:N")
     return base.mark_bar(cornerRadiusEnd=2).encode(color=tone) + number
+
+
+def _named(alt: Any, names: Sequence[str]) -> Any:
+    """The axis of places that are numbered, with their names."""
+    shown = [_short(name) for name in names]
+    label = f"{_literal(shown)}[toNumber(datum.value)]"
+    # Whoever reads the page may have a wider font than it was drawn with.
+    room = 8 + CHARACTER * max((len(name) for name in shown), default=0)
+    quiet = {"domain": False, "ticks": False, "labelLimit": 0, "labelPadding": 8, "labelColor": INK}
+    return alt.Axis(title=None, labelExpr=label, minExtent=room, maxExtent=room, **quiet)
+
+
+def _spans(alt: Any, chart: Spans, width: int) -> Any:
+    """A dot for each mean on the line of its interval, each with its number."""
+    ends = [(span.mean if end is None else end) for span in chart.spans for end in (span.low, span.high)]
+    rows = [
+        {
+            "place": f"{place:03}",
+            "mean": span.mean,
+            "low": ends[2 * place],
+            "high": ends[2 * place + 1],
+            "said": f"{span.mean:.3g}",
+            "tone": span.tone,
+        }
+        for place, span in enumerate(chart.spans)
+    ]
+    first, last = min(ends), max(ends)
+    room = (last - first or 1.0) * 0.08
+    axis = alt.Axis(title=None, grid=True, tickCount=max(2, width // 130), format="~g")
+    # To the right there is room for the number beside the last dot.
+    scale = alt.Scale(domain=[first - room, last + 2.2 * room], nice=False, zero=False)
+    tone = alt.Color("tone:N", scale=alt.Scale(domain=list(TONES), range=list(TONES.values())), legend=None)
+    names = _named(alt, [span.name for span in chart.spans])
+    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("place:N", axis=names, sort=None))
+    line = base.mark_rule(strokeWidth=3, opacity=0.45).encode(
+        x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q", color=tone
+    )
+    dot = base.mark_circle(size=80, opacity=1).encode(x=alt.X("mean:Q", scale=scale), color=tone)
+    number = base.mark_text(align="left", dx=8, fontSize=12, color=INK).encode(
+        x=alt.X("high:Q", scale=scale), text="said:N"
+    )
+    return line + dot + number
 
 
 def _short(name: str) -> str:

@@ -13,7 +13,7 @@ from batchrunner.report.figures import COLUMNS, Figures, Shown
 from batchrunner.report.timeline import Timeline, allowances, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
     from batchrunner.assemble import Table
@@ -77,6 +77,14 @@ def gather(table: Table, state: Mapping[str, Any], log: Path, *, texts: bool) ->
     )
 
 
+def texts_of(table: Table, rows: Collection[int]) -> dict[int, Texts]:
+    """What some rows of a run were asked, and what came back."""
+    replies: dict[int, str | None] = {}
+    for batch in table.view.outcomes(["row", *TEXTS], rows=rows):
+        replies |= {row["row"]: _reply(row) for row in batch.to_pylist()}
+    return _told(table, replies)
+
+
 def _texts(table: Table, shown: Sequence[Shown]) -> dict[int, Texts]:
     replies: dict[int, str | None] = {}
     for number in sorted({item.source for item in shown}):
@@ -84,6 +92,10 @@ def _texts(table: Table, shown: Sequence[Shown]) -> dict[int, Texts]:
         found = table.view.read_current(table.view.sources[number], TEXTS)
         chosen = found.filter(pc.is_in(found["row"], pc.cast(list(rows), "int64")))
         replies |= {row["row"]: _reply(row) for row in chosen.to_pylist()}
+    return _told(table, replies)
+
+
+def _told(table: Table, replies: Mapping[int, str | None]) -> dict[int, Texts]:
     sent = table.sent_all(replies)
     return {row: Texts(prompt=_prompt(sent.get(row)), reply=reply) for row, reply in replies.items()}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from batchrunner import __version__
 from batchrunner.report import numbers
 from batchrunner.report.html import Html, element, joined
-from batchrunner.report.sections import Bars, Pace, Spreads
+from batchrunner.report.sections import Bars, Pace, Spans, Spreads
 from batchrunner.report.style import CSS
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ def _in_words(chart: Chart) -> str:
     """What a chart shows, for who cannot see it; the tables have the numbers."""
     if isinstance(chart, Bars):
         return f"{chart.title}: " + ", ".join(f"{bar.name} {bar.value:,.0f}" for bar in chart.bars)
+    if isinstance(chart, Spans):
+        return f"{chart.title}: " + ", ".join(f"{span.name} {span.mean:.3g}" for span in chart.spans)
     if isinstance(chart, Pace):
         rates, limits = [step[2] for step in chart.steps], [step[3] for step in chart.steps if step[3]]
         allowed = f"; the limit between {min(limits):,.0f} and {max(limits):,.0f}" if limits else ""

@@ -24,6 +24,8 @@ class Grid:
     rows: Sequence[Sequence[str]]
     left_out: str = ""
     """What is said of rows that are not in it."""
+    in_terminal: int = 12
+    """So many rows, at most, where lines are dear."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,27 @@ class Spreads:
     quantiles: Sequence[tuple[str, float]]
 
 
-Chart = Bars | Pace | Spreads
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A mean with the interval that it lies in, None where there are too few cases for one."""
+
+    name: str
+    mean: float
+    low: float | None
+    high: float | None
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spans:
+    """A chart of means with their intervals, one above another on one scale."""
+
+    title: str
+    unit: str
+    spans: Sequence[Span]
+
+
+Chart = Bars | Pace | Spans | Spreads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

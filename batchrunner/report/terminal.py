@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from batchrunner.report.sections import Document, Grid, Section
 
 WIDTH = 80
-MOST_ROWS = 12
 NARROWEST = 12
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
@@ -65,12 +64,12 @@ def sparkline(values: Sequence[float], top: float) -> str:
 
 def grid_lines(grid: Grid, clean: Callable[[str], str]) -> Iterator[str]:
     """A table in columns; what is to the left and too long for a line is cut."""
-    rows = [[clean(cell) for cell in row] for row in [grid.heads, *grid.rows[:MOST_ROWS]]]
+    rows = [[clean(cell) for cell in row] for row in [grid.heads, *grid.rows[: grid.in_terminal]]]
     widths = _widths(rows, grid.aligns)
     for row in rows:
         cells = (_cell(cell, width, align) for cell, width, align in zip(row, widths, grid.aligns, strict=True))
         yield "  ".join(cells).rstrip()
-    hidden = len(grid.rows) - MOST_ROWS
+    hidden = len(grid.rows) - grid.in_terminal
     if hidden > 0:
         yield f"... {numbers.count(hidden, 'more line')} in --html" + (f", {grid.left_out}" if grid.left_out else "")
     elif grid.left_out:

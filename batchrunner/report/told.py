@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from batchrunner.report import numbers
+from batchrunner.report.contrast import sections
 from batchrunner.report.measures import MOST_ROWS, each_item, latency, mean_rate, more, spent, throughput, used
 from batchrunner.report.sections import Bar, Bars, Card, Document, Figure, Grid, Section
 from batchrunner.report.words import life_line
@@ -13,6 +14,7 @@ from batchrunner.report.words import life_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchrunner.evaluate import Comparison
     from batchrunner.report.digest import Digest
     from batchrunner.report.figures import Cause, Shown
     from batchrunner.report.sections import Tone
@@ -21,8 +23,8 @@ SLOW_CARDS = 5
 TONES: dict[str, Tone] = {"succeeded": "good", "rejected": "bad", "exhausted": "warn", "unfinished": ""}
 
 
-def document(digest: Digest) -> Document:
-    """What is told of a run, in the order of what people ask first."""
+def document(digest: Digest, comparison: Comparison | None = None) -> Document:
+    """What is told of a run, in the order of what people ask first; with a comparison also of its groups."""
     state = digest.state
     return Document(
         title=str(state["name"]),
@@ -33,6 +35,7 @@ def document(digest: Digest) -> Document:
         sections=[
             _outcomes(digest),
             _failures(digest),
+            *(sections(comparison) if comparison else ()),
             throughput(digest),
             latency(digest),
             used(digest),

@@ -31,8 +31,8 @@ LAYERS = [
     {"worker"},
     {"runner"},
     {"assemble"},
-    {"engines"},
-    {"api", "console", "report", "exports", "evaluate"},
+    {"engines", "evaluate"},
+    {"api", "console", "report", "exports"},
     {"cli"},
     {"__main__"},
 ]
