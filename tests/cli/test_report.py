@@ -93,14 +93,17 @@ def test_an_unwritable_page_is_refused_before_the_run_is_read(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_the_summary_of_a_run_names_the_command_last():
+def test_the_summary_of_a_run_names_the_commands_last():
     """The first one stays what is said to be next."""
     items = Items(total=3, succeeded=3, rejected=0, exhausted=0, length=0)
     nothing = Items(total=3, succeeded=0, rejected=0, exhausted=0, length=0)
 
     ready = commands(Ending(exit=0, reason="finished"), items, "runs/a b", "batchrunner run x")
 
-    assert [*ready.items()][-1] == ("report", "batchrunner report 'runs/a b'")
+    assert [*ready.items()][-2:] == [
+        ("report", "batchrunner report 'runs/a b'"),
+        ("page", "batchrunner report 'runs/a b' --html 'a b.html'"),
+    ]
     assert next(iter(ready)) == "look"
     assert "report" not in commands(Ending(exit=12, reason="key"), nothing, "runs/x", "batchrunner run x")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import hostile
@@ -13,13 +14,30 @@ from report_runs import at, failed, made, outcome
 
 from batchrunner.records import Outcome
 from batchrunner.report import Artist
-from batchrunner.report.sections import Bar, Bars, Pace, Spreads
+from batchrunner.report.sections import Bar, Bars, Pace, Span, Spans, Spreads
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
+COMPARED = """
+name = "compared"
+[input]
+path = "rows.jsonl"
+[provider]
+kind = "tess"
+[request]
+agent_id = 1
+[limits]
+requests_per_minute = "none"
+[output]
+dir = "compared"
+[[score]]
+name = "brief"
+kind = "regex"
+pattern = "^.{0,90}$"
+"""
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CHARTS = "[...document.querySelectorAll('figure svg')].filter(each => each.getBoundingClientRect().width > 200).length"
 FRAMES = "document.querySelectorAll('script, iframe, img, object, embed, form, base').length"
@@ -51,7 +69,23 @@ def pages(tmp_path: Path) -> dict[str, Path]:
     for name, run in runs.items():
         ended = batchrunner("report", run, "--html", tmp_path / f"{name}.html")
         assert (ended.code, ended.err) == (0, ended.err), ended.err
-    return {name: tmp_path / f"{name}.html" for name in runs}
+    compare = batchrunner("compare", compared(tmp_path), "--by", "variant", "--html", tmp_path / "compared.html")
+    assert compare.code == 0, compare.err
+    return {name: tmp_path / f"{name}.html" for name in (*runs, "compared")}
+
+
+def compared(folder: Path) -> Path:
+    """Four variants of every hostile text, as prompt and as answer, named by hostile texts."""
+    rows = [
+        {"id": f"{case}/{way}", "case_id": text[:200], "variant": hostile.TEXTS[way], "prompt": text}
+        for case, text in enumerate(hostile.TEXTS)
+        for way in range(4)
+    ]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "job.toml").write_text(COMPARED)
+    ended = batchrunner("run", folder / "job.toml", "--simulate", "--max-failed", "100%")
+    assert ended.code == 0, ended.err
+    return folder / "compared.simulated"
 
 
 def look(chromium: str, path: Path, *, width: int, dark: bool = False) -> Seen:
@@ -61,13 +95,13 @@ def look(chromium: str, path: Path, *, width: int, dark: bool = False) -> Seen:
     return seen
 
 
-@pytest.mark.parametrize("name", ["common", "hostile"])
+@pytest.mark.parametrize(("name", "drawn"), [("common", 5), ("hostile", 5), ("compared", 1)])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_page_is_whole_and_alone_at_any_width(chromium, pages, width: int, name: str):
+def test_the_page_is_whole_and_alone_at_any_width(chromium, pages, width: int, name: str, drawn: int):
     wider, charts, frames, scale, _ = look(chromium, pages[name], width=width).answers
 
     assert wider <= 0
-    assert charts == 5
+    assert charts == drawn
     assert frames == 0
     assert scale > 0.85, "text in a chart is not scaled down until nobody can read it"
 
@@ -79,8 +113,9 @@ def test_charts_follow_light_and_dark(chromium, pages):
     assert light.picture != dark.picture
 
 
-def test_the_page_prints(chromium, pages):
-    assert look(chromium, pages["common"], width=1400).printed.startswith(b"%PDF")
+@pytest.mark.parametrize("name", ["common", "compared"])
+def test_the_page_prints(chromium, pages, name: str):
+    assert look(chromium, pages[name], width=1400).printed.startswith(b"%PDF")
 
 
 def test_a_missing_package_is_named_before_anything_is_read(tmp_path: Path):
@@ -103,6 +138,14 @@ def test_odd_charts_can_be_drawn(chromium):
         Bars(title="x", unit="items", bars=[Bar(name="only", value=10**12, tone="good")]),
         Pace(title="x", unit="u", steps=[(0.0, 0.001, 0.0, None)]),
         Pace(title="x", unit="u", steps=[(0.0, 1e7, 1e9, 2e9), (1e7, 2e7, 0.0, None)], marks=[1e7]),
+        Spans(title="x", unit="u", spans=[Span(name="only", mean=0.0, low=None, high=None)]),
+        Spans(
+            title="x",
+            unit="u",
+            spans=[
+                Span(name=text, mean=10.0**n, low=-(10.0**n), high=1e15) for n, text in enumerate(hostile.TEXTS[:9])
+            ],
+        ),
         Spreads(title="x", unit="u", bars=[(0.1, 0.101, 1)], quantiles=[("p50", 0.1)]),
         Spreads(title="x", unit="u", bars=[(1e-4, 1.0, 10**9), (1.0, 1e4, 0)], quantiles=[("p50", 0.1), ("p99", 9e9)]),
     ]

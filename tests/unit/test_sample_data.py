@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 JOBS, SAMPLES = ROOT / "jobs", ROOT / "sample_data"
+JUDGE = "prompt_judge.toml"
+"""Reads the results of another job's run."""
 JOB_FILES = sorted(path.name for path in JOBS.glob("*.toml"))
-DATA_JOBS = ["follow_up.toml", "nightly_enrichment.toml", "prompt_eval.toml"]
+DATA_JOBS = ["follow_up.toml", "nightly_enrichment.toml", "prompt_eval.toml", "prompt_matrix.toml"]
 
 
 def table(name: str) -> pa.Table:
@@ -50,9 +52,10 @@ def requests(job: JobSpec) -> list[Request]:
     """What the job sends for every row. Raises BadRow for one that cannot be asked."""
     rows, provider = rows_of(job), providers.load(str(job.provider.kind))
     columns = {name for row in rows for name in row}
-    asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=columns)
+    asker = templates.compile_request(job.request, params=job.params, base=job.base, columns=columns, matrix=job.matrix)
     endpoint = Endpoint(base_url=str(provider.base_url))
-    return [conversation.build(provider, asker.ask(row), endpoint) for row in rows]
+    ways = [{"variant": variant, "repeat": 1} for variant in job.matrix.choices] if job.matrix else [{}]
+    return [conversation.build(provider, asker.ask(row | way), endpoint) for row in rows for way in ways]
 
 
 def said(request: Request) -> list[dict[str, str]]:
@@ -140,17 +143,17 @@ def test_tickets_have_the_quirks_of_real_ones():
     assert all(any(mark in body for body in bodies) for mark in ("<p>", "<code>", "\r\n", "\n> ", "Sent from my"))
 
 
-def test_there_are_four_jobs():
-    assert [*DATA_JOBS, "quickstart.toml"] == JOB_FILES
+def test_these_are_all_jobs():
+    assert sorted([*DATA_JOBS, "quickstart.toml", JUDGE]) == JOB_FILES
 
 
-@pytest.mark.parametrize("name", JOB_FILES)
+@pytest.mark.parametrize("name", [name for name in JOB_FILES if name != JUDGE])
 def test_a_job_can_be_sent_for_every_row(name: str):
     job = spec.load(JOBS / name)
 
     sent = requests(job)
 
-    assert len(sent) == len(rows_of(job))
+    assert len(sent) == len(rows_of(job)) * len(job.matrix.choices)
     assert len({request.key for request in sent}) == len(sent)
 
 
