@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -71,6 +71,7 @@ class Settings(TypedDict, total=False):
     expect: Section
     reuse: Section
     matrix: Section
+    score: Sequence[Section]
     storage: Section
     telemetry: Section
     labels: Mapping[str, str]
@@ -150,9 +151,11 @@ def _overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping) and name in SECTIONS:
             for key, inner in value.items():
                 found[f"{name}.{json.dumps(key)}"] = spec.Flag(name=f"{name}.{key}", value=inner)
+        elif name == "score" and isinstance(value, Sequence):
+            found[name] = spec.Flag(name=name, value=[dict(each) for each in value])
         elif name in KEYS:
             found[KEYS[name]] = spec.Flag(name=name, value=value)
         else:
-            known = ", ".join([*KEYS, *SECTIONS, *WAYS])
+            known = ", ".join([*KEYS, *SECTIONS, "score", *WAYS])
             raise JobError(f"{name}: no such setting; known are params, simulate, progress, max_failed, {known}")
     return found
