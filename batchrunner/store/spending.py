@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batchrunner.store.view import longs, read_ahead
+from batchrunner.store.view import read_ahead
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from batchrunner.store.ledger import Ledger
     from batchrunner.store.view import Source, View
 
 SUMMED = (
@@ -31,8 +28,6 @@ COPIED = ("reused", "duplicate", "reparsed")
 """Origins of outcomes that cost nothing here."""
 _SAMPLE = 200_000
 """About how many outcomes quantiles are taken from."""
-_ENOUGH = 10_000
-"""About how many settled rows `spent_on` tells of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,54 +167,6 @@ def bought(table: pa.Table) -> pa.Table:
     """The outcomes without copies, on which nothing was spent here."""
     copied = pc.is_in(table["origin"], pa.array(COPIED))
     return table.filter(pc.invert(copied)) if pc.any(copied).as_py() else table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spent:
-    """All that was used for a settled row, failed attempts included."""
-
-    row: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
-    """None where it is not known."""
-
-
-def spent_on(view: View, ledger: Ledger) -> list[Spent]:
-    """What the settled rows of `ledger` used, by row; of very many, some from everywhere.
-
-    Copies are left out, and what was answered without telling its tokens.
-    """
-    sequences, rows = _settled_numbers(ledger)
-    numbers, stride, found = longs(sequences), max(1, len(sequences) // _ENOUGH), list[Spent]()
-    for source, table in read_ahead(view.sources, ["sequence", "status", "origin", *SUMMED]):
-        start, end = bisect_left(numbers, source.first_sequence), bisect_left(numbers, source.last_sequence + 1)
-        places = pc.index_in(table["sequence"].combine_chunks(), sequences.slice(start, end - start))
-        table = table.append_column("row", rows.slice(start, end - start).take(places))
-        table = bought(table.filter(pc.is_valid(places)))
-        found += _spent(table.take(pa.array(range(0, table.num_rows, stride), pa.int64())))
-    return sorted(found, key=attrgetter("row"))
-
-
-def _settled_numbers(ledger: Ledger) -> tuple[pa.Array, pa.Array]:
-    """The numbers of the outcomes that settle a row, in ascending order, and the row of each."""
-    mask = pa.Array.from_buffers(pa.uint8(), ledger.rows, [None, pa.py_buffer(ledger.settled_mask())])
-    rows = pc.indices_nonzero(mask).cast(pa.int64())
-    numbers = pa.Array.from_buffers(pa.int64(), ledger.rows, [None, pa.py_buffer(ledger.sequence)]).take(rows)
-    order = pc.sort_indices(numbers)
-    return numbers.take(order), rows.take(order)
-
-
-def _spent(table: pa.Table) -> Iterator[Spent]:
-    for line in table.to_pylist():
-        if line["status"] == "succeeded" and None in (line["prompt_tokens"], line["completion_tokens"]):
-            continue
-        yield Spent(
-            row=line["row"],
-            prompt_tokens=(line["prompt_tokens"] or 0) + (line["failed_prompt_tokens"] or 0),
-            completion_tokens=(line["completion_tokens"] or 0) + (line["failed_completion_tokens"] or 0),
-            cost_usd=line["cost_usd"],
-        )
 
 
 def _count(mask: pa.ChunkedArray) -> int:
