@@ -64,7 +64,7 @@ def calibrated(
     requests: Sequence[Request], to_buy: int, *, pilot: Sequence[Settled], prices: Prices
 ) -> dict[str, Any] | None:
     """The estimate for `to_buy` items, of which `requests` are some; None when too little was settled to tell."""
-    if len(pilot) < ENOUGH or not any(item.completion_tokens for item in pilot):
+    if len(pilot) < ENOUGH or not any(item.prompt_tokens + item.completion_tokens for item in pilot):
         return None
     rule = _rule(pilot)
     seen, rest = [rule.used(item.request) for item in pilot], [rule.used(request) for request in requests]

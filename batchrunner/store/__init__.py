@@ -34,8 +34,9 @@ from batchrunner.store.results import (
     tell_all,
 )
 from batchrunner.store.run import Epoch, Recovered, Run, entry
+from batchrunner.store.settled import Spent, spent_on
 from batchrunner.store.shards import ShardRun, open_shards, shard_folders
-from batchrunner.store.spending import Failure, Quantiles, Spent, Totals, spent_on, totals
+from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
 from batchrunner.store.writer import Writer
 
