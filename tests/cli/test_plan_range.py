@@ -184,6 +184,26 @@ def test_copies_cost_nothing_and_do_not_calibrate(tmp_path: Path) -> None:
     assert estimate["calibrated"] is False
 
 
+def test_items_settled_before_the_input_grew_calibrate_it_still(tmp_path: Path) -> None:
+    with serve_in_thread() as server:
+        server.default = lambda _: answer(prompt_tokens=10, completion_tokens=5)
+        call = {"out": tmp_path / "run", **openai(server.url)}
+        run(rows=prompts(PILOT), **call)
+        estimate = plan(rows=[*prompts(10, prefix="new"), *prompts(PILOT)], **call)["estimate"]
+
+    assert (estimate["calibrated_by"], estimate["completion_tokens"]) == (PILOT, 10 * 5)
+
+
+def test_a_job_that_asks_something_else_now_is_a_guess_again(tmp_path: Path) -> None:
+    with serve_in_thread() as server:
+        server.default = lambda _: answer(prompt_tokens=10, completion_tokens=5)
+        call = {"rows": prompts(60), "out": tmp_path / "run", **openai(server.url)}
+        run(**call, limit=PILOT)
+        estimate = plan(**call, request={"temperature": 0.5})["estimate"]
+
+    assert (estimate["calibrated"], estimate["completion_tokens"]) == (False, 60 * 5)
+
+
 def openai(url: str) -> dict[str, Any]:
     return {"provider": "openai", "model": "gpt-4o-mini", "base_url": f"{url}/v1", "api_key": "none", "rpm": "none"}
 
