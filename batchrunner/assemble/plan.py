@@ -163,7 +163,7 @@ class _Sample:
 
     def _known(self) -> store.Quantiles | None:
         """Tokens of the run's earlier answers, where they were to other requests than those of now."""
-        if self.view is None or self.view.outcomes_recorded < ENOUGH:
+        if self.view is None or not self.requests or self.view.outcomes_recorded < ENOUGH:
             return None
         return store.totals(self.view).completion_quantiles
 
