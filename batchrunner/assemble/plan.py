@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 from batchrunner import store
 from batchrunner.assemble.channels import Channels, number
 from batchrunner.assemble.epochs import changed_keys, compare, holds
+from batchrunner.assemble.estimating import calibrated, guess
+from batchrunner.assemble.pilot import settled_items
 from batchrunner.assemble.places import bring, copies_of
 from batchrunner.assemble.prepare import get_ready, prepare
 from batchrunner.assemble.reuse import foreseen
 from batchrunner.assemble.selection import select
 from batchrunner.assemble.table import carry_of
 from batchrunner.errors import BadRow, RunError
-from batchrunner.limits.estimate import COMPLETION_TOKENS, ENOUGH, Estimate, Estimator
-from batchrunner.records import Usage
+from batchrunner.limits.estimate import ENOUGH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -40,11 +41,12 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
     for item in taken.waiting():
         books["skip"][item.row] = 1
     open_items = list(islice(selection.of(ready.source.rows(skip=books["skip"], stop=selection.stop)), SAMPLE))
-    sample = _Sample(prepared, open_items, view)
+    sample = _Sample(prepared, open_items, view, books["ledger"])
     # Where all open rows were looked at, those that cannot be asked are known and will not be bought.
     bad = len(sample.faults) if len(open_items) < SAMPLE else 0
     total, free = selection.count(prepared.checked), taken.free()
     to_buy = max(0, total - settled - sum(free.values()) - bad)
+    estimate = sample.estimate(to_buy)
     return {
         "type": "plan",
         "name": job.name,
@@ -63,8 +65,8 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "changed": books["changed"],
         "bought_again": books["bought_again"],
         "bought_again_usd": books["bought_again_usd"],
-        "estimate": sample.estimate(to_buy),
-        "time_s": _time_s(prepared, selection.share, to_buy, sample),
+        "estimate": estimate,
+        "time_s": _time_s(prepared, selection.share, estimate),
         "renamed": carry_of(prepared).renamed(prepared.checked),
         "warnings": list(ready.warnings),
         "requests": [_request(request) for request in sample.requests[:shown]],
@@ -112,15 +114,17 @@ def _view(directory: Path) -> store.View | None:
 
 def _books(view: store.View | None, prepared: Prepared) -> dict[str, Any]:
     """Which rows need no request, and what a changed job would buy again."""
-    nothing = {"changed": [], "bought_again": 0, "bought_again_usd": None}
+    nothing: dict[str, Any] = {"ledger": None, "changed": [], "bought_again": 0, "bought_again_usd": None}
     if view is None or not view.commit.epoch:
         return {"skip": bytearray(prepared.checked.rows), **nothing}
     if holds(view.commit, prepared):
-        return {"skip": bytearray(view.ledger.settled_mask()), **nothing}
+        return {**nothing, "skip": bytearray(view.ledger.settled_mask()), "ledger": view.ledger}
     matches = compare(view, prepared)
+    ledger = store.carried_ledger(matches, prepared.checked.rows)
     changed = changed_keys(view.commit.asked, prepared.asked)
     return {
-        "skip": bytearray(store.carried_ledger(matches, prepared.checked.rows).settled_mask()),
+        "skip": bytearray(ledger.settled_mask()),
+        "ledger": ledger,
         "changed": [
             {"key": key, "before": view.commit.asked.get(key), "now": prepared.asked.get(key)} for key in changed
         ],
@@ -132,10 +136,12 @@ def _books(view: store.View | None, prepared: Prepared) -> dict[str, Any]:
 class _Sample:
     """Requests of the first open items, and what they would use."""
 
-    def __init__(self, prepared: Prepared, items: list[Item], view: store.View | None) -> None:
-        self.prepared, self.faults = prepared, list[str]()
+    def __init__(
+        self, prepared: Prepared, items: list[Item], view: store.View | None, ledger: store.Ledger | None
+    ) -> None:
+        self.prepared, self.view, self.faults = prepared, view, list[str]()
         self.requests = list(self._requests(items))
-        self.totals = store.totals(view) if view else None
+        self.pilot = settled_items(view, ledger, prepared) if view and ledger else []
 
     def _requests(self, items: list[Item]) -> Iterator[Request]:
         for item in items:
@@ -150,47 +156,20 @@ class _Sample:
         return sum(max(1, request.turns) for request in self.requests) / max(1, len(self.requests)) or 1.0
 
     def estimate(self, to_buy: int) -> dict[str, Any]:
-        """Tokens and cost of `to_buy` items: from what is likely to what is at most."""
-        estimator = Estimator()
-        if not self.requests:
-            return {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": 0.0, "cost_usd_at_most": 0.0}
-        scale = to_buy / len(self.requests)
-        known = self.totals.completion_quantiles if self.totals and self.totals.outcomes >= ENOUGH else None
-        likely = most = 0.0
-        prompt = completion = 0
-        unknown = False
-        for request in self.requests:
-            guess = estimator.estimate(request)
-            expected = int(known.p50) if known else min(guess.completion_tokens, COMPLETION_TOKENS // 2)
-            at_most = int(known.p95) if known else guess.completion_tokens
-            low_used, high_used = _all_turns(request, guess, expected), _all_turns(request, guess, at_most)
-            prompt, completion = prompt + (low_used.prompt_tokens or 0), completion + (low_used.completion_tokens or 0)
-            low, high = self._cost(request, low_used), self._cost(request, high_used)
-            unknown = unknown or low is None or high is None
-            likely, most = likely + (low or 0.0), most + (high or 0.0)
-        return {
-            "requests": round(to_buy * self.requests_per_item()),
-            "prompt_tokens": int(prompt * scale),
-            "completion_tokens": int(completion * scale),
-            "calibrated": known is not None,
-            "cost_usd": None if unknown else likely * scale,
-            "cost_usd_at_most": None if unknown else most * scale,
-        }
+        """Tokens and cost of `to_buy` items: what is expected, and from what to what."""
+        prices = self.prepared.ready.prices
+        asked = {"requests": round(to_buy * self.requests_per_item()) if self.requests else 0}
+        found = calibrated(self.requests, to_buy, pilot=self.pilot, prices=prices) if self.requests else None
+        return asked | (found or guess(self.requests, to_buy, known=self._known(), prices=prices))
 
-    def _cost(self, request: Request, usage: Usage) -> float | None:
-        return self.prepared.ready.prices.cost(request.model, usage)
+    def _known(self) -> store.Quantiles | None:
+        """Tokens of the run's earlier answers, where they were to other requests than those of now."""
+        if self.view is None or not self.requests or self.view.outcomes_recorded < ENOUGH:
+            return None
+        return store.totals(self.view).completion_quantiles
 
 
-def _all_turns(request: Request, guess: Estimate, answer_tokens: int) -> Usage:
-    """What an item uses in all: each turn sends the answers to those before it again."""
-    turns = max(1, request.turns)
-    return Usage(
-        prompt_tokens=guess.prompt_tokens * turns + answer_tokens * (turns * (turns - 1) // 2),
-        completion_tokens=answer_tokens * turns,
-    )
-
-
-def _time_s(prepared: Prepared, share: float, to_buy: int, sample: _Sample) -> float | None:
+def _time_s(prepared: Prepared, share: float, estimate: Mapping[str, Any]) -> float | None:
     """Seconds at the limits; None where no limit is set."""
     ready = prepared.ready
     channels = Channels(
@@ -200,9 +179,8 @@ def _time_s(prepared: Prepared, share: float, to_buy: int, sample: _Sample) -> f
     keys = len(ready.credentials)
     times = []
     if requests := channels.requests_per_minute():
-        times.append(to_buy * sample.requests_per_item() / (requests * share * keys) * 60)
+        times.append(estimate["requests"] / (requests * share * keys) * 60)
     if tokens := number(ready.job.limits.tokens_per_minute):
-        estimate = sample.estimate(to_buy)
         used = estimate["prompt_tokens"] + estimate["completion_tokens"]
         times.append(used / (tokens * share * keys) * 60)
     return max(times) if times else None

@@ -19,6 +19,9 @@ def command(target: str, **given: Any) -> int:
     """Check JOB end to end and say what a run would do: faults, first requests, what is settled already,
     what would be bought, tokens, cost, and time at the limits. Nothing is sent or written.
 
+    Tokens and cost are a guess until 20 items are settled, as by `run --limit 20`, and then a range by what
+    these used: it is meant to hold the real cost of the rest 19 times in 20.
+
     \b
     Exit status:
        0  the job can start

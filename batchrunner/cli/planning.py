@@ -11,7 +11,7 @@ import click
 from batchrunner import spec
 from batchrunner.assemble import Invocation, plan
 from batchrunner.cli.options import load_job, place_of
-from batchrunner.console.text import brief, clean, money
+from batchrunner.console.text import brief, clean, count, money
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,12 +83,16 @@ def _in_turns(found: Mapping[str, Any]) -> str:
 
 def _estimate(found: Mapping[str, Any]) -> Iterator[str]:
     estimate = found["estimate"]
-    how = "calibrated by what the run has settled" if estimate.get("calibrated") else "a guess until some are settled"
-    yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,}, {how}"
+    by = estimate["calibrated_by"]
+    how = f"calibrated by {count(by, 'settled item')}" if by else "a guess until some are settled"
+    tokens = f"{estimate['tokens_at_least']:,} to {estimate['tokens_at_most']:,}"
+    yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,} ({tokens})"
     if estimate["cost_usd"] is None:
+        yield f"         {how}"
         yield 'cost     unknown: the price is not known; give it in [prices."MODEL"]'
     else:
-        yield f"cost     about {money(estimate['cost_usd'])}, at most {money(estimate['cost_usd_at_most'])}"
+        cost = f"{money(estimate['cost_usd_at_least'])} to {money(estimate['cost_usd_at_most'])}"
+        yield f"cost     about {money(estimate['cost_usd'])} ({cost}), {how}"
     if found["time_s"] is not None:
         yield f"time     {brief(found['time_s'])} at the limits"
 

@@ -15,6 +15,7 @@ import click
 @click.option("--stall-rate", type=click.FloatRange(0, 1), default=0.0, help="Share of replies that never come.")
 @click.option("--garbage-rate", type=click.FloatRange(0, 1), default=0.0, help="Share of replies that are no answer.")
 @click.option("--invalid-rate", type=click.FloatRange(0, 1), default=0.0, help="Share of answers not by their schema.")
+@click.option("--length-sigma", type=click.FloatRange(0, 2), default=0.0, help="Spread of the lengths of texts.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answers and faults.")
 @click.option("--log", metavar="FILE", type=click.Path(dir_okay=False), help="One JSON line per request.")
 def command(port: int, latency: float, **options: object) -> None:
@@ -56,6 +57,7 @@ async def _serve(port: int, latency: float, options: dict[str, object]) -> None:
         stall_rate=options["stall_rate"],  # type: ignore[arg-type]
         garbage_rate=options["garbage_rate"],  # type: ignore[arg-type]
         invalid_rate=options["invalid_rate"],  # type: ignore[arg-type]
+        length_sigma=options["length_sigma"],  # type: ignore[arg-type]
         seed=options["seed"],  # type: ignore[arg-type]
         log=Path(str(log)) if log else None,
     )

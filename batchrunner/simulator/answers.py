@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from batchrunner.simulator.asks import CHARS_PER_TOKEN, tokens
-from batchrunner.simulator.chance import another, share
+from batchrunner.simulator.chance import another, log_normal, share
 from batchrunner.simulator.shaped import shaped
 
 if TYPE_CHECKING:
@@ -81,9 +81,11 @@ class Answer:
         }
 
 
-def answer(ask: Ask, *, lot: bytes, seed: int, model: str, invalid_rate: float = 0.0) -> Answer:
+def answer(
+    ask: Ask, *, lot: bytes, seed: int, model: str, invalid_rate: float = 0.0, length_sigma: float = 0.0
+) -> Answer:
     lots = (another(lot, number) if number else lot for number in range(ask.choices))
-    choices = tuple(_choice(ask, each, seed, invalid_rate) for each in lots)
+    choices = tuple(_choice(ask, each, seed, invalid_rate, length_sigma) for each in lots)
     return Answer(
         answer_id=lot.hex()[:24],
         model=ask.model or model,
@@ -93,19 +95,22 @@ def answer(ask: Ask, *, lot: bytes, seed: int, model: str, invalid_rate: float =
     )
 
 
-def _choice(ask: Ask, lot: bytes, seed: int, invalid_rate: float) -> Choice:
+def _choice(ask: Ask, lot: bytes, seed: int, invalid_rate: float, length_sigma: float) -> Choice:
     if ask.tool is not None:
         return Choice(text=None, finish_reason="tool_calls", tool_calls=(_call(ask.tool, ask.topic, seed),))
-    text = _text(ask, lot, invalid_rate)
+    text = _text(ask, lot, invalid_rate, length_sigma)
     if ask.max_tokens is not None and tokens(len(text)) > ask.max_tokens:
         return Choice(text=text[: ask.max_tokens * CHARS_PER_TOKEN], finish_reason="length")
     return Choice(text=text, finish_reason="stop")
 
 
-def _text(ask: Ask, lot: bytes, invalid_rate: float) -> str:
+def _text(ask: Ask, lot: bytes, invalid_rate: float, length_sigma: float) -> str:
     if ask.schema is not None:
         return shaped(ask.schema, ask.topic, lot, invalid_rate=invalid_rate)
-    return _verdict(ask.topic, lot) if ask.wants_json else _prose(ask.topic, lot)
+    if ask.wants_json:
+        return _verdict(ask.topic, lot)
+    text = _prose(ask.topic, lot)
+    return _as_long(text, log_normal(share(another(lot, 102)), length_sigma)) if length_sigma else text
 
 
 def _prose(topic: str, lot: bytes) -> str:
@@ -113,6 +118,11 @@ def _prose(topic: str, lot: bytes) -> str:
     opening, closing = OPENINGS[lot[6] % len(OPENINGS)].format(topic), CLOSINGS[lot[7] % len(CLOSINGS)]
     # The same sentence twice would read like a fault.
     return " ".join([opening, *dict.fromkeys(middles), closing])
+
+
+def _as_long(text: str, times: float) -> str:
+    """The text over and over, cut where it is so many times as long."""
+    return (f"{text} " * (int(times) + 1))[: max(1, round(len(text) * times))]
 
 
 def _verdict(topic: str, lot: bytes) -> str:

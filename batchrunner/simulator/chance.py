@@ -35,7 +35,12 @@ def share(lot: bytes, at: int = 0) -> float:
 def latency_s(lot: bytes, median_s: float) -> float:
     if not median_s:
         return 0.0
-    return median_s * math.exp(SIGMA * _NORMAL.inv_cdf(share(lot, 16)))
+    return median_s * log_normal(share(lot, 16), SIGMA)
+
+
+def log_normal(drawn: float, sigma: float) -> float:
+    """The factor to a median that a number between 0 and 1 stands for."""
+    return math.exp(sigma * _NORMAL.inv_cdf(drawn))
 
 
 class Dice:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RATES = ("error_rate", "cut_rate", "stall_rate", "garbage_rate")
+MOST_SIGMA = 2.0
+"""Beyond it a few answers are longer than all others together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,8 @@ class Settings:
     """Share of replies with status 200 that hold no completion."""
     invalid_rate: float = 0.0
     """Share of answers to a request with a JSON Schema that are not valid by it."""
+    length_sigma: float = 0.0
+    """Spread of the log-normal length of texts; at 0 they are about equally long."""
     seed: int = 0
     log: Path | None = None
     """JSON lines are appended here, one per request, without secrets."""
@@ -53,6 +57,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 yield f"simulator: {name}: expected a number above 0, got {value!r}"
+        if not 0 <= self.length_sigma <= MOST_SIGMA:
+            yield f"simulator: length_sigma: expected a number from 0 to {MOST_SIGMA}, got {self.length_sigma!r}"
         for name in ("latency_s", "stall_s"):
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 yield f"simulator: {name}: expected 0 or more seconds, got {value!r}"

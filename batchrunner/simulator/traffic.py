@@ -121,6 +121,7 @@ class Traffic:
             seed=self._settings.seed,
             model=found.dialect.model,
             invalid_rate=self._settings.invalid_rate,
+            length_sigma=self._settings.length_sigma,
         )
         used = 0 if fault == "error" else said.total_tokens
         return replace(

@@ -34,6 +34,7 @@ from batchrunner.store.results import (
     tell_all,
 )
 from batchrunner.store.run import Epoch, Recovered, Run, entry
+from batchrunner.store.settled import Spent, spent_on
 from batchrunner.store.shards import ShardRun, open_shards, shard_folders
 from batchrunner.store.spending import Failure, Quantiles, Totals, totals
 from batchrunner.store.view import View, view_run
@@ -82,6 +83,7 @@ __all__ = [
     "open_shards",
     "shard_folders",
     "ShardRun",
+    "Spent",
     "open_run",
     "outcome_index",
     "read_frames",
@@ -89,6 +91,7 @@ __all__ = [
     "result_batches",
     "result_schema",
     "same_owner",
+    "spent_on",
     "tell_all",
     "results_match",
     "totals",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -96,3 +97,15 @@ def test_latencies_have_the_median_asked_for() -> None:
     assert waits[1_000] == pytest.approx(2.0, rel=0.05)
     assert waits[1_980] == pytest.approx(2.0 * 2.54, rel=0.15)
     assert latency_s(lot(0, b"x"), 0.0) == 0.0
+
+
+def test_texts_are_as_different_in_length_as_asked_for() -> None:
+    asks = [asking(f"question {n}") for n in range(2000)]
+    lengths = sorted(
+        answer(read(body), lot=lot(0, json.dumps(body).encode()), seed=0, model="m", length_sigma=1.0).completion_tokens
+        for body in asks
+    )
+    plain = sorted(said(body).completion_tokens for body in asks)
+
+    assert lengths[1000] == pytest.approx(plain[1000], rel=0.1)
+    assert lengths[1900] / lengths[1000] == pytest.approx(math.exp(1.645), rel=0.2)
