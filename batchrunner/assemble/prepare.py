@@ -224,7 +224,9 @@ def remember(prepared: Prepared) -> dict[str, Any]:
 
 def _source(job: JobSpec, spool: Path | None, copies: Copies | None) -> sources.Input:
     paths = job.input.path if isinstance(job.input.path, str) else list(job.input.path)
-    rows = sources.open_input(paths, base=job.base, id_column=job.input.id, spool=spool, copies=copies)
+    rows = sources.open_input(
+        paths, base=job.base, id_column=job.input.id, spool=spool, copies=copies, only=job.input.where
+    )
     return with_matrix(rows, job.matrix)
 
 

@@ -266,12 +266,12 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     if not manifest:
         raise JobError("its manifest is missing")
     job, known, base = manifest["job"], view.commit.input, Path(manifest["input"]["base"])
-    id_column = job["input"].get("id")
+    id_column, only = job["input"].get("id"), job["input"].get("where")
     if job["input"]["path"] == "-":
-        source = sources.open_spooled(view.directory / "stdin.jsonl", id_column=id_column)
+        source = sources.open_spooled(view.directory / "stdin.jsonl", id_column=id_column, only=only)
     else:
         copies = copies_of(StorageSpec(**job.get("storage") or {}), os.environ)
-        source = sources.open_input(job["input"]["path"], base=base, id_column=id_column, copies=copies)
+        source = sources.open_input(job["input"]["path"], base=base, id_column=id_column, copies=copies, only=only)
     matrix = matrix_of(job.get("matrix") or {})
     source = with_matrix(source, matrix)
     if source.fingerprint() != known["fingerprint"]:

@@ -64,7 +64,10 @@ class Scorer:
     def derived(self, batch: pa.RecordBatch, names: Mapping[str, str], as_json: frozenset[str]) -> pa.RecordBatch:
         """Results with the column in them. `names` says what the input's columns are called there; those of `as_json`
         hold values that are written as JSON."""
-        rows = [row if row["status"] == "succeeded" else None for row in batch.to_pylist()]
+        # A function may want any column; the texts of all of them are a lot to hold.
+        needed = ["item_id", "status", "text", *(names[name] for name in self.reads)]
+        looked_at = batch if self.functions else batch.select([name for name in needed if name in batch.schema.names])
+        rows = [row if row["status"] == "succeeded" else None for row in looked_at.to_pylist()]
         wanted = [None if row is None else self._expected(row, names, as_json) for row in rows]
         found = {spec.name: self._scores(spec, rows, wanted) for spec in self.specs}
         arrays = [pa.array(values, pa.float64()) for values in found.values()]

@@ -38,8 +38,9 @@ class Cases(Input):
     """Rows `len(ways) * n` and the next ones are what comes of row n; their id is `case/variant/repeat`."""
 
     def __init__(self, rows: Input, ways: Ways) -> None:
-        super().__init__(rows.parts, name=rows.format, id_column=rows.id_column)
-        self.source, self.ways = rows.source, ways
+        only = None if rows.where is None else rows.where.text
+        super().__init__(rows.parts, name=rows.format, id_column=rows.id_column, only=only)
+        self.ways = ways
 
     def of_checked(self, checked: Checked) -> Checked:
         """What was found of the rows, told of the items. Raises JobError for columns whose names are taken."""

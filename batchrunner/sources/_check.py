@@ -16,10 +16,11 @@ from batchrunner.sources._types import CellKinds, ValueKinds
 from batchrunner.sources.base import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from batchrunner.records import Item
     from batchrunner.sources._input import Input
+    from batchrunner.sources._schema import Declared
 
 _SHOWN = 10
 _SLICE_ROWS = 1 << 20
@@ -29,15 +30,16 @@ _BUCKETS = 16
 def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
     """Read the whole input once. Raises JobError for damaged files, impossible columns and duplicate ids."""
     declared = declared_columns(source)
+    known = _types_of_all(source, declared) if source.where is not None else {}
     tally = _Tally(source, shard)
     for file in source.parts:
         first = tally.rows
-        for block in source.file_blocks(file, Reading(first=first, bare=True)):
+        for block in source.file_blocks(file, Reading(first=first, bare=True, types=known)):
             tally.add(block.items)
         tally.file_rows.append(tally.rows - first)
     tally.refuse_missing_id()
-    repeats = _repeats(source, tally)
-    columns = {**declared.types, **tally.types()}
+    repeats = _repeats(source, tally, known)
+    columns = known or {**declared.types, **tally.types(), **source.partitions}
     found = Checked(
         rows=tally.rows,
         file_rows=tuple(tally.file_rows),
@@ -53,12 +55,46 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
     return source.of_checked(found)
 
 
+def _types_of_all(source: Input, declared: Declared) -> dict[str, str]:
+    """What the columns hold, told by all rows: what `where` says must not hang on which rows it leaves. Raises
+    JobError where it cannot be told of these columns."""
+    tally = _Kinds(source)
+    if source.source.columns_are != "declared":
+        for file in source.parts:
+            for block in source.all_blocks(file, Reading(bare=True)):
+                tally.add(item for item in block.items if item.fault is None)
+    columns = {**declared.types, **tally.types(), **source.partitions}
+    if source.where is not None:
+        source.where.check(columns, declared.schema)
+    return columns
+
+
+class _Kinds:
+    """Of what kinds the values are that columns have been seen to hold; where files do not declare it."""
+
+    def __init__(self, source: Input) -> None:
+        self._apart = source.partitions
+        self._found = None if source.source.columns_are == "declared" else _KINDS[source.source.columns_are]()
+
+    def add(self, items: Iterable[Item]) -> None:
+        if self._found is None:
+            return
+        for item in items:
+            columns = item.columns
+            if self._apart:
+                columns = {name: value for name, value in columns.items() if name not in self._apart}
+            self._found.add(columns)
+
+    def types(self) -> dict[str, str]:
+        return {} if self._found is None else self._found.types()
+
+
 class _Tally:
     """What is counted on the way. Of every id it keeps 64 bits."""
 
     def __init__(self, source: Input, shard: tuple[int, int] | None) -> None:
         self._id_column, self._shard, self._ids_of = source.id_column, shard, source.ids_of
-        self._kinds = None if source.source.columns_are == "declared" else _KINDS[source.source.columns_are]()
+        self._kinds = _Kinds(source) if source.where is None else None
         self._without_id = 0
         self.hashes = array("q")
         self.file_rows: list[int] = []
@@ -78,8 +114,8 @@ class _Tally:
             self.hashes.append(hash(item.item_id))
             if item.fault is not None:
                 self._note(item, item.fault)
-            elif self._kinds is not None:
-                self._kinds.add(item.columns)
+        if self._kinds is not None:
+            self._kinds.add(item for item in items if item.fault is None)
         for item in items if self._shard else ():
             self.count_shard(item.item_id, 1)
 
@@ -104,11 +140,11 @@ class _Tally:
 _KINDS: dict[str, type[ValueKinds] | type[CellKinds]] = {"values": ValueKinds, "text": CellKinds}
 
 
-def _repeats(source: Input, tally: _Tally) -> Repeats:
+def _repeats(source: Input, tally: _Tally, types: Mapping[str, str]) -> Repeats:
     """Second look at the rows whose ids share their 64 bits. Raises JobError when ids that rows state are the same."""
     positions = _shared(tally.hashes)
     repeats, seen, duplicates = Repeats(), _Seen(), list[str]()
-    for item in _rows_at(source, positions, file_rows=tally.file_rows):
+    for item in _rows_at(source, positions, file_rows=tally.file_rows, types=types):
         time = seen.count(item)
         if time == 1:
             continue
@@ -146,13 +182,15 @@ class _Seen:
         return place_at(file, line=line, row=row)
 
 
-def _rows_at(source: Input, positions: pa.Array, *, file_rows: Sequence[int]) -> Iterator[Item]:
+def _rows_at(
+    source: Input, positions: pa.Array, *, file_rows: Sequence[int], types: Mapping[str, str]
+) -> Iterator[Item]:
     skip = bytearray(b"\1") * sum(file_rows)
     for position in positions:
         skip[position.as_py()] = 0
     first = 0
     for file, rows in zip(source.parts, file_rows, strict=True):
-        wanted = Reading(first=first, stop=first + rows, skip=skip)
+        wanted = Reading(first=first, stop=first + rows, skip=skip, types=types)
         first += rows
         if not wanted.skips(wanted.first, wanted.stop):
             for block in source.file_blocks(file, wanted):

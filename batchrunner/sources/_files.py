@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from batchrunner.errors import JobError
 from batchrunner.objects import ObjectsError, is_address
+from batchrunner.sources._hive import files_below, is_of_table, partition_of
 from batchrunner.sources.base import File
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ _PACKED: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 _OTHER_NAMES = {"ndjson": "jsonl"}
 _MEANT = {".json": ".jsonl", ".jsonlines": ".jsonl", ".jl": ".jsonl", ".pq": ".parquet", ".tsv": ".csv"}
 _SHOWN_FILES = 3
+_TABLE = "**/*=*/**/*"
+"""What is in the key=value folders of an object store."""
 
 
 def available() -> list[str]:
@@ -51,7 +54,8 @@ def find(patterns: Sequence[str], base: Path, copies: Copies | None = None) -> l
             faults.append(_nothing(pattern, base))
         for name in names:
             path = base / Path(name).expanduser()
-            files.setdefault(path, File(name=name, path=path, compression=_split(name)[1]))
+            found_at = partition_of(name, pattern)
+            files.setdefault(path, File(name=name, path=path, compression=_split(name)[1], partition=found_at))
     if faults:
         raise JobError(*faults)
     return [*files.values()]
@@ -60,11 +64,23 @@ def find(patterns: Sequence[str], base: Path, copies: Copies | None = None) -> l
 def _objects(pattern: str, copies: Copies) -> list[File]:
     try:
         found = copies.find(pattern)
+        if not found and not glob.has_magic(pattern):
+            whole = copies.find(f"{pattern.rstrip('/')}/{_TABLE}")
+            found = [copy for copy in whole if is_of_table(copy.address.removeprefix(pattern))]
     except ValueError as error:
         raise JobError(str(error)) from None
     except ObjectsError as error:
         raise JobError(str(error)) from error
-    return [File(name=copy.address, path=copy.path, compression=_split(copy.address)[1], copy=copy) for copy in found]
+    return [
+        File(
+            name=copy.address,
+            path=copy.path,
+            compression=_split(copy.address)[1],
+            copy=copy,
+            partition=partition_of(copy.address, pattern),
+        )
+        for copy in found
+    ]
 
 
 def _names(pattern: str, base: Path) -> list[str]:
@@ -72,7 +88,12 @@ def _names(pattern: str, base: Path) -> list[str]:
     if at.is_file():
         return [pattern]
     if at.is_dir():
-        raise JobError(f"{pattern} is a directory; name its files, as in {pattern.rstrip('/') + '/*.jsonl'!r}")
+        if found := files_below(at, pattern):
+            return found
+        raise JobError(
+            f"{pattern} is a directory without key=value folders; name its files, as in "
+            f"{pattern.rstrip('/') + '/*.jsonl'!r}"
+        )
     if not glob.has_magic(pattern):
         return []
     found = glob.glob(os.path.expanduser(pattern), root_dir=base, recursive=True)  # noqa: PTH111, PTH207

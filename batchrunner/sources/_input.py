@@ -11,6 +11,8 @@ from typing import IO, TYPE_CHECKING, Any
 from batchrunner.errors import JobError
 from batchrunner.sources import _files
 from batchrunner.sources._bytes import reading
+from batchrunner.sources._hive import partition_types, partitioned
+from batchrunner.sources._where import where
 from batchrunner.sources.base import Block, Reading
 
 if TYPE_CHECKING:
@@ -33,10 +35,12 @@ def open_input(
     spool: Path | None = None,
     stdin: IO[bytes] | None = None,
     copies: Copies | None = None,
+    only: str | None = None,
 ) -> Input:
     """The files that `patterns` name, relative to `base`. Raises JobError with all faults.
 
     The pattern `-` is standard input, which is first kept at `spool`. `copies` finds what is on object stores.
+    Rows are those for which the expression `only` is true.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     if _files.STANDARD_INPUT in patterns:
@@ -46,15 +50,15 @@ def open_input(
         if stream.isatty():
             raise JobError("standard input is a terminal; pipe the rows in, or name a file")
         _files.spool_all(stream, spool)
-        return open_spooled(spool, id_column=id_column)
+        return open_spooled(spool, id_column=id_column, only=only)
     files = _files.find(patterns, base, copies)
-    return Input(files, name=_files.format_of(files), id_column=id_column)
+    return Input(files, name=_files.format_of(files), id_column=id_column, only=only)
 
 
-def open_spooled(spool: Path, *, id_column: str | None = None) -> Input:
+def open_spooled(spool: Path, *, id_column: str | None = None, only: str | None = None) -> Input:
     """Standard input as it was kept at `spool`. Raises JobError."""
     file, name = _files.spooled(spool)
-    return Input([file], name=name, id_column=id_column)
+    return Input([file], name=name, id_column=id_column, only=only)
 
 
 def load(name: str) -> Source:
@@ -65,11 +69,16 @@ def load(name: str) -> Source:
 class Input:
     """Rows of one or several files, in order. `learn` what the checking pass found before `rows` are asked for."""
 
-    def __init__(self, files: Sequence[File], *, name: str, id_column: str | None = None) -> None:
+    def __init__(
+        self, files: Sequence[File], *, name: str, id_column: str | None = None, only: str | None = None
+    ) -> None:
         self.format = name
         self.id_column = id_column
         self.parts = tuple(files)
         self.source = load(name)
+        self.where = None if only is None else where(only)
+        self.partitions = partition_types(self.parts)
+        """Columns that the files' folders give, and of which type."""
         self._checked: Checked | None = None
 
     @property
@@ -103,6 +112,7 @@ class Input:
             "format": self.format,
             "id": self.id_column,
             "files": [_fingerprint(file) for file in self.parts],
+            **({} if self.where is None else {"where": self.where.text}),
         }
 
     def rows(self, skip: bytes | bytearray | memoryview | None = None, stop: int | None = None) -> Iterator[Item]:
@@ -130,7 +140,19 @@ class Input:
             first = first if checked is None else end
 
     def file_blocks(self, file: File, wanted: Reading) -> Iterator[Block]:
-        return self.source.blocks(file, replace(wanted, id_column=self.id_column))
+        """The rows of one file, as far as they are of the input."""
+        if self.where is None:
+            return self.all_blocks(file, wanted)
+        columns = [] if wanted.bare and wanted.columns is None else wanted.columns
+        if columns is not None:
+            columns = [*dict.fromkeys([*columns, *self.where.names])]
+        whole = Reading(types=wanted.types, bare=wanted.bare, columns=columns)
+        return self.where.matching(self.all_blocks(file, whole), wanted)
+
+    def all_blocks(self, file: File, wanted: Reading) -> Iterator[Block]:
+        """The rows of one file, those too that are not of the input."""
+        blocks = self.source.blocks(file, replace(wanted, id_column=self.id_column))
+        return partitioned(blocks, file, self.partitions, id_column=self.id_column) if self.partitions else blocks
 
 
 def _numbered(block: Block, checked: Checked) -> Block:

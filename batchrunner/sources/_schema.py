@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from batchrunner.errors import JobError
+from batchrunner.sources._hive import with_partitions
 from batchrunner.sources._identity import found, id_names
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def declared_columns(source: Input) -> Declared:
         raise JobError(*faults)
     if source.source.columns_are != "declared":
         return Declared(types={name: "string" for schema in schemas.values() for name in schema.names})
-    schema = _together(schemas)
+    schema = with_partitions(_together(schemas), source.partitions)
     return Declared(types={field.name: str(field.type) for field in schema}, schema=schema)
 
 

@@ -37,6 +37,8 @@ class File:
     compression: Literal["gzip", "zstd"] | None = None
     copy: Copy | None = None
     """What it is a copy of, where it is on an object store."""
+    partition: Mapping[str, str | None] = field(default_factory=dict, hash=False)
+    """What its `key=value` folders say, as far as the input's pattern leaves them open."""
 
     def at_hand(self) -> Path:
         """The file on this machine; one on an object store is copied when it is first wanted. Raises JobError."""

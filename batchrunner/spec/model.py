@@ -28,6 +28,8 @@ class InputSpec(_Section):
     """As written: relative to the job's `base`, may be a glob, `-` is standard input."""
     id: kinds.Text | None = None
     """The column that names an item; None: `id`, `custom_id`, else a hash of the row."""
+    where: kinds.Text | None = None
+    """A polars SQL expression over the rows' columns: the rows for which it is true are the input. None: all are."""
 
 
 class OAuth2Spec(_Section):

@@ -364,3 +364,19 @@ def test_an_address_that_cannot_be_right(tmp_path, s3_bucket, address, code, sai
     assert ended.code == code
     assert said in ended.err
     assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("pattern", ["rows/lake", "rows/lake/", "rows/lake/ds=*/*.jsonl"])
+def test_a_table_of_folders_is_read_with_its_keys(bucket, tmp_path, pattern):
+    for day in (1, 2):
+        lines = "".join(json.dumps({"id": f"{day}-{n}", "prompt": f"q{n}", "n": n}) + "\n" for n in range(4))
+        bucket.put(f"rows/lake/ds={day}/part.jsonl", lines.encode())
+    bucket.put("rows/lake/_SUCCESS", b"")
+    with counting() as server:
+        words = words_of(f"{bucket.address}/{pattern}", server.url, bucket, "--set", "input.where=ds = 2 AND n > 1")
+        ended = batchrunner(*words, env=life(bucket, "one"))
+
+    assert ended.code == 0, ended.err
+    table = table_of(bucket).sort("row")
+    assert table["item_id"].to_list() == ["2-2", "2-3"]
+    assert table["ds"].to_list() == [2, 2]

@@ -106,7 +106,8 @@ def test_formats_are_not_mixed(tmp_path):
 def test_a_directory_and_an_object_store_are_refused_in_words(tmp_path):
     (tmp_path / "data").mkdir()
 
-    assert "data/ is a directory; name its files, as in 'data/*.jsonl'" in refusal(tmp_path, "data/")
+    said = refusal(tmp_path, "data/")
+    assert "data/ is a directory without key=value folders; name its files, as in 'data/*.jsonl'" in said
     assert "s3://bucket/x.jsonl: not a file of this machine" in refusal(tmp_path, "s3://bucket/x.jsonl")
 
 
