@@ -32,7 +32,8 @@ LAYERS = [
     {"runner"},
     {"assemble"},
     {"engines"},
-    {"api", "console", "report", "exports", "evaluate"},
+    {"evaluate"},
+    {"api", "console", "report", "exports"},
     {"cli"},
     {"__main__"},
 ]
