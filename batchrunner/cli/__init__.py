@@ -28,6 +28,7 @@ COMMANDS = (
     "redo",
     "export",
     "report",
+    "compare",
     "fsck",
     "clean",
     "merge",

@@ -72,10 +72,12 @@ def _answers() -> pl.Expr:
 
 
 def _spreads(folded: pl.DataFrame, scores: Sequence[str]) -> pl.DataFrame:
-    """How far groups are apart in each case, of each score as a share of its whole range; the widest counts."""
+    """How far groups are apart in each case, of a score that spans more than 1 as a share of its range; the widest counts."""
     names = [f"{SCORE}{name}" for name in scores]
     ranges = folded.select((pl.col(name).max() - pl.col(name).min()).alias(name) for name in names).row(0, named=True)
-    spreads = [((pl.col(name).max() - pl.col(name).min()) / (ranges[name] or 1.0)).alias(name) for name in names]
+    spreads = [
+        ((pl.col(name).max() - pl.col(name).min()) / max(ranges[name] or 0.0, 1.0)).alias(name) for name in names
+    ]
     found = folded.group_by("case").agg(_answers(), *spreads).with_columns(pl.col(names).fill_null(0.0))
     widest = pl.concat_list(names).list
     named = pl.lit(pl.Series(scores)).gather(widest.arg_max())

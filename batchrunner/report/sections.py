@@ -65,7 +65,26 @@ class Spreads:
     quantiles: Sequence[tuple[str, float]]
 
 
-Chart = Bars | Pace | Spreads
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whisker:
+    """A mean with its name, and the ends of its interval."""
+
+    name: str
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """A chart of means with their intervals, one below another, and a line where the baseline's is."""
+
+    title: str
+    rows: Sequence[Whisker]
+    base: float | None
+
+
+Chart = Bars | Pace | Spreads | Intervals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from batchrunner.report import numbers
+from batchrunner.report import numbers, standings
 from batchrunner.report.measures import MOST_ROWS, each_item, latency, mean_rate, more, spent, throughput, used
 from batchrunner.report.sections import Bar, Bars, Card, Document, Figure, Grid, Section
 from batchrunner.report.words import life_line
@@ -13,6 +13,7 @@ from batchrunner.report.words import life_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from batchrunner.evaluate import Comparison
     from batchrunner.report.digest import Digest
     from batchrunner.report.figures import Cause, Shown
     from batchrunner.report.sections import Tone
@@ -21,8 +22,8 @@ SLOW_CARDS = 5
 TONES: dict[str, Tone] = {"succeeded": "good", "rejected": "bad", "exhausted": "warn", "unfinished": ""}
 
 
-def document(digest: Digest) -> Document:
-    """What is told of a run, in the order of what people ask first."""
+def document(digest: Digest, groups: Comparison | None = None) -> Document:
+    """What is told of a run, in the order of what people ask first; with `groups` also what each of these came to."""
     state = digest.state
     return Document(
         title=str(state["name"]),
@@ -36,6 +37,7 @@ def document(digest: Digest) -> Document:
             throughput(digest),
             latency(digest),
             used(digest),
+            *([] if groups is None else [standings.groups(groups), standings.scores(groups)]),
             _items(digest),
             _decisions(digest),
         ],
