@@ -72,7 +72,8 @@ def _answers() -> pl.Expr:
 
 
 def _spreads(folded: pl.DataFrame, scores: Sequence[str]) -> pl.DataFrame:
-    """How far groups are apart in each case, of a score that spans more than 1 as a share of its range; the widest counts."""
+    """How far groups are apart in each case, by the score where they are furthest; of one that spans more than 1 as a
+    share of its range."""
     names = [f"{SCORE}{name}" for name in scores]
     ranges = folded.select((pl.col(name).max() - pl.col(name).min()).alias(name) for name in names).row(0, named=True)
     spreads = [
