@@ -195,7 +195,7 @@ def _intervals(alt: Any, chart: Intervals, width: int) -> Any:
     # The numbers stand to the right of the longest bar.
     domain = [first - room, last + room * (2.5 if width > SIZES["narrow"] else 5)]
     scale = alt.Scale(domain=domain, nice=False, zero=False)
-    axis = alt.Axis(title=None, grid=True, tickCount=width // 110, domain=False, ticks=False)
+    axis = alt.Axis(title=None, grid=True, tickCount=width // 110, labelBound=True, domain=False, ticks=False)
     y = alt.Y("place:N", axis=_names(alt, [row.name for row in chart.rows]), sort=None)
     base = alt.Chart(alt.Data(values=rows)).encode(y=y)
     bars = base.mark_rule(color=ACCENT, strokeWidth=3, strokeOpacity=0.45)

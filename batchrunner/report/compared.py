@@ -13,7 +13,7 @@ from batchrunner.report.verdict import digits, lead_in, names, short, verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from batchrunner.evaluate import Comparison, Differing, Seen
+    from batchrunner.evaluate import Comparison, Differing, Group, Seen
     from batchrunner.report.contrast import Contrast
 
 LONGEST = 80
@@ -52,18 +52,30 @@ def _figures(comparison: Comparison) -> Iterator[Figure]:
     if lead is not None and lead.difference:
         sure = lead.match.interval is not None and lead.match.interval.excludes_zero
         value = f"+{digits(lead.difference)[0]}"
-        note = f"{numbers.cut(lead.ahead, 24)}, " + ("zero excluded" if sure else "zero not excluded")
+        ends = "" if lead.low is None or lead.high is None else f", {' to '.join(digits(lead.low, lead.high))}"
+        note = f"{numbers.cut(lead.ahead, 24)}{ends}"
         yield Figure(name=numbers.cut(lead.match.score, 24), value=value, note=note, tone="good" if sure else "warn")
     if lead is not None and lead.won is not None:
         note = f"cases, {lead.match.tied or 0:,} tied"
         yield Figure(name="won and lost", value=f"{lead.won:,} : {lead.lost or 0:,}", note=note)
-    for group in comparison.groups[:MOST_COLUMNS]:
-        cost = numbers.money(group.cost_per_item_usd) if group.sent else numbers.NONE
-        note = f"an item, p50 {numbers.seconds(group.latency_p50_s)}"
-        yield Figure(name=numbers.cut(group.name, 24), value=cost, note=note)
+    if len(comparison.groups) > 1:
+        names = (comparison.groups[1].name, comparison.baseline) if lead is None else (lead.ahead, lead.behind)
+        yield from _ratios(*map(comparison.group, names))
     if comparison.shared_cases:
         note = f"of {comparison.shared_cases:,} in several groups"
         yield Figure(name="cases that differ", value=f"{comparison.differing_cases:,}", note=note)
+
+
+def _ratios(one: Group, other: Group) -> Iterator[Figure]:
+    """What an item of one group costs and takes, as often as that of the other."""
+    whose = f"{numbers.cut(one.name, 24)} to {numbers.cut(other.name, 24)}"
+    pairs = {
+        "cost of an item": (one.cost_per_item_usd, other.cost_per_item_usd),
+        "median latency": (one.latency_p50_s, other.latency_p50_s),
+    }
+    for name, (value, base) in pairs.items():
+        told = f"{value / base:.2g} : 1" if value is not None and base else numbers.UNKNOWN
+        yield Figure(name=name, value=told, note=whose)
 
 
 def _facts(contrast: Contrast) -> Iterator[tuple[str, str]]:
