@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _WIDE = "WF"
-_FILLER = "\0"
-"""Stands behind a wide letter while lines are broken; no text that is clean holds it."""
 
 
 def width(text: str) -> int:
@@ -19,19 +20,33 @@ def cut(text: str, most: int) -> str:
     """The text, or as much of its beginning as fits with a sign that it goes on."""
     if width(text) <= most:
         return text
-    kept, room = "", most - 1
-    for char in text:
-        room -= _columns(char)
-        if room < 0:
-            break
-        kept += char
-    return f"{kept}…" if most > 0 else ""
+    return f"{next(_pieces(text, most - 1), '')}…" if most > 0 else ""
 
 
 def wrapped(text: str, most: int) -> list[str]:
     """The text in lines, broken between words where that is possible."""
-    filled = "".join(char + _FILLER if _columns(char) == 2 else char for char in text)
-    return [line.replace(_FILLER, "") for line in textwrap.wrap(filled, most)]
+    lines = [""]
+    for word in text.split():
+        joined = f"{lines[-1]} {word}".lstrip()
+        if width(joined) <= most:
+            lines[-1] = joined
+        else:
+            lines += _pieces(word, most)
+    return [line for line in lines if line]
+
+
+def _pieces(word: str, most: int) -> Iterator[str]:
+    """The word in pieces that fit; none where not even a letter does."""
+    start, room = 0, most
+    for at, char in enumerate(word):
+        columns = _columns(char)
+        if columns > most:
+            return
+        if columns > room:
+            yield word[start:at]
+            start, room = at, most
+        room -= columns
+    yield word[start:]
 
 
 def _columns(char: str) -> int:
