@@ -1,10 +1,12 @@
-"""The page of `report --html` with its charts, opened in Chromium: on a phone, on a desktop, light, dark, printed."""
+"""The pages of `report` and `compare` with their charts, opened in Chromium: phone, desktop, light, dark, printed."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import hostile
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from driving import batchrunner
 from real import needs
@@ -13,7 +15,7 @@ from report_runs import at, failed, made, outcome
 
 from batchrunner.records import Outcome
 from batchrunner.report import Artist
-from batchrunner.report.sections import Bar, Bars, Pace, Spreads
+from batchrunner.report.sections import Bar, Bars, Intervals, Pace, Spreads, Whisker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +74,43 @@ def test_the_page_is_whole_and_alone_at_any_width(chromium, pages, width: int, n
     assert scale > 0.85, "text in a chart is not scaled down until nobody can read it"
 
 
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run of three variants, with names and prompts that try to be more than text."""
+    folder: Path = tmp_path_factory.mktemp("compared")
+    rows = [
+        {
+            "id": f"{case} {variant}",
+            "prompt": f"{hostile.TEXTS[case % 19]} of {case}",
+            "case_id": f"{hostile.TEXTS[case % 19]} {case}",
+            "variant": variant,
+            "scores": {"exact": float((case + number) % 3 == 0), hostile.TEXTS[0]: case / 30 + number / 9},
+        }
+        for case in range(30)
+        for number, variant in enumerate(("short", hostile.TEXTS[1], "W" * 300))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    words = ("--provider", "openai", "--model", "gpt-4o-mini", "--simulate", "--rpm", "none", "--out", folder / "run")
+    ran = batchrunner("run", folder / "rows.parquet", *words)
+    assert ran.code == 0, ran.err
+    ended = batchrunner("compare", folder / "run.simulated", "--html", folder / "page.html")
+    assert ended.code == 0, ended.err
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_a_comparison_is_whole_and_alone_at_any_width(chromium, comparison: Path, width: int):
+    light, dark = (look(chromium, comparison, width=width, dark=is_dark) for is_dark in (False, True))
+
+    wider, charts, frames, scale, ink = light.answers
+    assert wider <= 0
+    assert charts == 2
+    assert frames == 0
+    assert scale > 0.85
+    assert ink != dark.answers[-1]
+    assert light.printed.startswith(b"%PDF")
+
+
 def test_charts_follow_light_and_dark(chromium, pages):
     light, dark = (look(chromium, pages["common"], width=1400, dark=is_dark) for is_dark in (False, True))
 
@@ -104,6 +143,9 @@ def test_odd_charts_can_be_drawn(chromium):
         Pace(title="x", unit="u", steps=[(0.0, 0.001, 0.0, None)]),
         Pace(title="x", unit="u", steps=[(0.0, 1e7, 1e9, 2e9), (1e7, 2e7, 0.0, None)], marks=[1e7]),
         Spreads(title="x", unit="u", bars=[(0.1, 0.101, 1)], quantiles=[("p50", 0.1)]),
+        Intervals(title="x", rows=[Whisker(name="only", value=1.0, low=1.0, high=1.0)], base=1.0),
+        Intervals(title="x", rows=[Whisker(name=t, value=0.0, low=-1e9, high=1e9) for t in hostile.TEXTS], base=None),
+        Intervals(title="x", rows=[Whisker(name=t, value=1e-9, low=0.0, high=1e-8) for t in "ab"], base=1e-9),
         Spreads(title="x", unit="u", bars=[(1e-4, 1.0, 10**9), (1.0, 1e4, 0)], quantiles=[("p50", 0.1), ("p99", 9e9)]),
     ]
 
