@@ -12,9 +12,9 @@ from batchrunner.cli.targets import find_place, run_options
 @click.command("report", short_help="What came of a run: outcomes, pace, latency, tokens, cost; as a page too.")
 @click.argument("run")
 @run_options
-@click.option("--by", metavar="COLUMN", help="Also by groups of a column: what each scored, cost and took.")
+@click.option("--by", metavar="COLUMN", help="Also what the items of each value of COLUMN came to and scored.")
 @click.option("--html", "page", metavar="FILE", help="Write one self-contained page to FILE instead.")
-def command(run: str, page: str | None, by: str | None, **given: Any) -> int:
+def command(run: str, by: str | None, page: str | None, **given: Any) -> int:
     """Say what came of RUN, from its files: outcomes, failures by type, throughput against the limit, latency and time
     to the first token, tokens and cost, the slowest and some failed items, what the pacing decided.
 
@@ -24,27 +24,27 @@ def command(run: str, page: str | None, by: str | None, **given: Any) -> int:
     \b
     Examples:
       batchrunner report runs/quickstart
+      batchrunner report runs/quickstart --by variant
       batchrunner report runs/quickstart --html quickstart.html
-      batchrunner report runs/prompt-matrix --by variant
       batchrunner report jobs/nightly.toml --param ds=2026-11-20 --html /srv/www/nightly.html
     """
     from batchrunner.cli.memory import keep_small
 
     keep_small()
     from batchrunner.assemble import open_table, state_of
-    from batchrunner.cli.comparing import compare_groups
     from batchrunner.cli.pages import Target
     from batchrunner.console.text import clean
-    from batchrunner.report import Artist, document, gather, report_lines
+    from batchrunner.report import Artist, Compared, document, gather, grouped, report_lines
 
     found = find_place(run, given)
     # What keeps the page from being written is said before a large run is read.
     target, artist = (Target.checked(page), Artist()) if page is not None else (None, None)
     state = {**state_of(found.directory, alive=found.alive), "run": str(found)}
     table = open_table(found.directory)
-    comparison = compare_groups(table, by) if by is not None else None
-    digest = gather(table, state, found.directory / "log.jsonl", texts=page is not None)
-    told = document(digest, comparison)
+    alone = Compared(name=str(state["name"]), place=str(found), table=table)
+    settled = sum(state["items"][name] for name in ("succeeded", "rejected", "exhausted"))
+    groups = grouped([alone], by=by) if by is not None and settled else None
+    told = document(gather(table, state, found.directory / "log.jsonl", texts=page is not None), groups)
     if artist is None or target is None:
         click.echo("\n".join(report_lines(told, clean)))
         return 0

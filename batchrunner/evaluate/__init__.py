@@ -1,17 +1,22 @@
-"""Groups of items held against each other: what they scored, cost and took, and where they differ."""
+"""Groups of items against each other: what they scored and how sure that is, what they cost, where they differ."""
 
 from batchrunner.evaluate.cases import Cases, Run, gather_cases
-from batchrunner.evaluate.comparison import Comparison, Differing, Group, Interval, Mean, Pairing, compare
+from batchrunner.evaluate.comparison import Comparison, Group, Match, Standing, compare
+from batchrunner.evaluate.differing import Differing, Seen
+from batchrunner.evaluate.resampling import Interval, difference_interval, mean_interval
 
 __all__ = [
     "Cases",
-    "compare",
     "Comparison",
     "Differing",
-    "gather_cases",
     "Group",
     "Interval",
-    "Mean",
-    "Pairing",
+    "Match",
     "Run",
+    "Seen",
+    "Standing",
+    "compare",
+    "difference_interval",
+    "gather_cases",
+    "mean_interval",
 ]

@@ -1,103 +1,170 @@
-"""What is compared: the numbers of every item, by group and case. No texts, so that large runs fit."""
+"""What is compared: the numbers of every item, by group and case. No texts, so that long runs fit into memory."""
 
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pyarrow as pa
 
 from batchrunner.errors import JobError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    import pyarrow as pa
-
-NONE = "(none)"
-"""The group of items whose column is null."""
 MOST_GROUPS = 50
+NONE, EMPTY = "(none)", "(empty)"
+"""What a group is called whose value is null, or no text."""
 SCORE = "score:"
-"""In front of a score's name, as a column."""
-NUMBERS = (
-    "cost_usd", "latency_s", "prompt_tokens", "completion_tokens", "failed_prompt_tokens", "failed_completion_tokens",
+"""In front of a score's name, as a column of the items."""
+_READ = (
+    "row", "item_id", "case_id", "status", "origin", "attempts", "text", "refusal", "cost_usd", "latency_s",
+    "prompt_tokens", "completion_tokens", "scores",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run's table: `name` as it is called among others, and its rows in batches as `results.parquet` has them."""
+    """A run's table: its name among those compared, and its rows in batches as `results.parquet` has them."""
 
     name: str
-    columns: Sequence[str]
+    schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cases:
-    """Every item that has an outcome: `run` (its number), `row`, `group`, `case`, what it scored, cost and took."""
+    """Every item with an outcome: `run`, `row`, `group`, `case`, what it cost and took, a `score:NAME` for each score.
+
+    Time, tokens and `sent` are those of what was sent, not of copies.
+    """
 
     items: pl.DataFrame
     groups: Sequence[str]
-    """In order of appearance."""
+    """Their names, in order of appearance; an item's `group` is a number of one."""
     scores: Sequence[str]
-    paired: bool
-    """Whether any case is in several groups."""
     by: str | None
     """The column that groups; None where the runs alone do."""
+    unfinished: int
+    """Items without an outcome, that are left out."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Groups:
+    """The groups met so far, numbered."""
+
+    by: str | None
+    several: bool
+    numbers: dict[tuple[int, str | None], int] = field(default_factory=dict)
+    names: list[str] = field(default_factory=list)
+
+    def number(self, run: int, name: str, value: str | None) -> int:
+        key = (run, value)
+        if key not in self.numbers:
+            if len(self.names) >= MOST_GROUPS:
+                by = f"--by {self.by}: " if self.by else ""
+                raise JobError(
+                    f"{by}more than {MOST_GROUPS} groups; expected a column with few values, such as variant or model"
+                )
+            self.numbers[key] = len(self.names)
+            self.names.append(self._free(self._name(name, value)))
+        return self.numbers[key]
+
+    def _name(self, run: str, value: str | None) -> str:
+        if self.by is None:
+            return run
+        told = NONE if value is None else value or EMPTY
+        return f"{run}/{told}" if self.several else told
+
+    def _free(self, name: str) -> str:
+        """The name, or one that can be told from it where another group is called so."""
+        numbered = (f"{name} ({number})" for number in range(2, MOST_GROUPS + 2))
+        return name if name not in self.names else next(each for each in numbered if each not in self.names)
 
 
 def gather_cases(runs: Sequence[Run], by: str | None) -> Cases:
-    """Read the runs once. Groups are the values of `by`, or the runs where there are several, or both.
+    """Read each run once. Groups are the values of the column `by`, or the runs, or both where there are several.
 
-    A case is known by its `case_id`, else by its `item_id`. Raises JobError for a column that is not there.
+    A case is known by its `case_id`, else by its `item_id`. Raises JobError for a column that does not group.
     """
-    for run in runs:
-        if by is not None and by not in run.columns:
-            near = difflib.get_close_matches(by, run.columns, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f" (found: {', '.join(run.columns)})"
-            raise JobError(f"--by {by}: {run.name} has no such column{hint}")
-    frames: list[pl.DataFrame] = []
-    names: dict[str, None] = {}
+    if by is not None:
+        for run in runs:
+            _check(run, by)
+    groups, frames, unfinished = _Groups(by=by, several=len(runs) > 1), [_empty()], 0
     for number, run in enumerate(runs):
-        alone = run.name if len(runs) > 1 else None
+        names = [name for name in dict.fromkeys([*_READ, by]) if name in run.schema.names]
         for batch in run.batches:
-            frame = _numbers(batch, number, by, alone)
-            names |= dict.fromkeys(frame["group"].unique(maintain_order=True))
-            if len(names) > MOST_GROUPS:
-                raise JobError(
-                    f"--by {by}: more than {MOST_GROUPS} groups; expected a column with few values, such as variant"
-                )
-            frames.append(frame)
-    if not frames:
-        raise JobError("nothing to compare: no item has an outcome yet")
+            frame = pl.from_arrow(batch.select(names))
+            assert isinstance(frame, pl.DataFrame)
+            settled = frame.filter(pl.col("status").is_not_null())
+            unfinished += len(frame) - len(settled)
+            if len(settled):
+                frames.append(_numbers(settled, _grouped(settled, (number, run.name), groups), number))
     items = pl.concat(frames, how="diagonal")
     scores = [name.removeprefix(SCORE) for name in items.columns if name.startswith(SCORE)]
-    paired = (items.group_by("case").agg(pl.col("group").n_unique())["group"] > 1).any()
-    return Cases(items=items, groups=[*names], scores=scores, paired=paired, by=by)
+    return Cases(items=items, groups=groups.names, scores=scores, by=by, unfinished=unfinished)
 
 
-def _numbers(batch: pa.RecordBatch, number: int, by: str | None, alone: str | None) -> pl.DataFrame:
-    names = batch.schema.names
-    wanted = ["row", "item_id", "status", "attempts", *NUMBERS]
-    wanted += [name for name in ("case_id", "scores", "text", by) if name is not None and name in names]
-    frame = pl.from_arrow(batch.select(list(dict.fromkeys(wanted))))
-    assert isinstance(frame, pl.DataFrame)
-    frame = frame.filter(pl.col("status").is_not_null())
-    label = pl.lit(alone or "") if by is None else pl.col(by).cast(pl.String, strict=False).fill_null(NONE)
-    if by is not None and alone is not None:
-        label = pl.format("{} {}", pl.lit(alone), label)
-    case = pl.coalesce("case_id", "item_id") if "case_id" in names else pl.col("item_id")
-    scores = frame.select(pl.col("scores").struct.unnest()) if "scores" in names else pl.DataFrame()
+def _check(run: Run, by: str) -> None:
+    names = run.schema.names
+    if by not in names:
+        near = difflib.get_close_matches(by, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" (found: {', '.join(names)})"
+        raise JobError(f"--by {by}: {run.name} has no such column{hint}")
+    if pa.types.is_nested(run.schema.field(by).type):
+        raise JobError(f"--by {by}: its values are {run.schema.field(by).type}; expected a column of single values")
+
+
+def _grouped(frame: pl.DataFrame, run: tuple[int, str], groups: _Groups) -> pl.Series:
+    """The number of each row's group."""
+    if groups.by is None:
+        return pl.repeat(groups.number(*run, None), len(frame), dtype=pl.UInt16, eager=True).alias("group")
+    values = frame[groups.by].cast(pl.String, strict=False)
+    numbers = {value: groups.number(*run, value) for value in values.unique(maintain_order=True)}
+    none = numbers.pop(None, 0)
+    if not numbers:
+        return pl.repeat(none, len(frame), dtype=pl.UInt16, eager=True).alias("group")
+    return values.replace_strict(numbers, default=none, return_dtype=pl.UInt16).alias("group")
+
+
+def _numbers(frame: pl.DataFrame, group: pl.Series, run: int) -> pl.DataFrame:
+    sent = (pl.col("origin").fill_null("sent") == "sent") & (pl.col("attempts").fill_null(0) > 0)
+    item = pl.col("item_id").cast(pl.String)
+    case = pl.coalesce(pl.col("case_id").cast(pl.String), item) if "case_id" in frame.columns else item
+    tokens = pl.col("prompt_tokens") + pl.col("completion_tokens")
+    said = pl.coalesce("text", "refusal")
     return frame.select(
-        pl.lit(number).alias("run"),
+        pl.lit(run, pl.UInt16).alias("run"),
         pl.col("row"),
-        label.alias("group"),
-        case.cast(pl.String).alias("case"),
+        group,
+        case.alias("case"),
         (pl.col("status") == "succeeded").alias("succeeded"),
-        (pl.col("cost_usd").is_null() & (pl.col("attempts") > 0)).alias("unpriced"),
-        pl.col("text").hash(seed=0).alias("said") if "text" in names else pl.lit(None, pl.UInt64).alias("said"),
-        *(pl.col(name) for name in NUMBERS),
-        *(scores[name].alias(f"{SCORE}{name}") for name in scores.columns),
+        sent.alias("sent"),
+        pl.col("cost_usd"),
+        (sent & pl.col("cost_usd").is_null()).alias("unpriced"),
+        pl.when(sent).then(tokens).alias("tokens"),
+        pl.when(sent).then("latency_s").alias("latency_s"),
+        pl.when(said.is_not_null()).then(said.hash(seed=0)).alias("said"),
+        *_scores(frame.schema.get("scores")),
     )
+
+
+def _scores(kind: pl.DataType | None) -> list[pl.Expr]:
+    """The scores as numbers; what is no number counts as not scored."""
+    if not isinstance(kind, pl.Struct):
+        return []
+    known = [each.name for each in kind.fields if each.dtype.is_numeric() or each.dtype == pl.Boolean]
+    found = {name: pl.col("scores").struct.field(name).cast(pl.Float64) for name in known}
+    return [pl.when(number.is_finite()).then(number).alias(f"{SCORE}{name}") for name, number in found.items()]
+
+
+def _empty() -> pl.DataFrame:
+    return pl.DataFrame(
+        schema={
+            "run": pl.UInt16, "row": pl.Int64, "group": pl.UInt16, "case": pl.String, "succeeded": pl.Boolean,
+            "sent": pl.Boolean, "cost_usd": pl.Float64, "unpriced": pl.Boolean, "tokens": pl.Int64,
+            "latency_s": pl.Float64, "said": pl.UInt64,
+        }
+    )  # fmt: skip

@@ -1,54 +1,70 @@
-"""Groups held against a baseline: means with intervals, wins and losses by case, cost and time, and what differs."""
+"""Groups against a baseline: means with intervals, cases won and lost, what was spent, and where they differ."""
 
 from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from batchrunner.errors import JobError
 from batchrunner.evaluate.cases import SCORE
-from batchrunner.evaluate.resampling import intervals, paired
+from batchrunner.evaluate.differing import Differing, differing
+from batchrunner.evaluate.resampling import Interval, difference_interval, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from batchrunner.evaluate.cases import Cases
 
 TIE = 1e-9
-MOST_DIFFERING = 50
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    low: float
-    high: float
+class Group:
+    """What a group's items came to. What an item costs and takes is that of items that were sent, not copied."""
+
+    name: str
+    items: int
+    cases: int
+    succeeded: int
+    sent: int
+    cost_usd: float | None
+    """None where the price of any of them is not known."""
+    tokens_per_item: float | None
+    latency_p50_s: float | None
+    latency_p95_s: float | None
 
     @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+    def cost_per_item_usd(self) -> float | None:
+        return None if self.cost_usd is None or not self.sent else self.cost_usd / self.sent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mean:
-    """What a group scored, over cases; repeats of a case count as one, by their mean."""
+class Standing:
+    """What a group scored: the mean over its cases, repeats of a case as one by their mean."""
 
     score: str
     group: str
     cases: int
+    unscored: int
+    """Items without this score: they count nowhere, not as 0."""
     mean: float | None
     interval: Interval | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pairing:
-    """A group's score against the baseline's. Won, lost and tied are cases that both have; None where none can be."""
+class Match:
+    """A group's score less the baseline's, over the cases that both have."""
 
     score: str
     group: str
+    paired: bool
+    """False where no case is in both: then there is nothing to win, and `cases` counts those of either."""
     cases: int
+    alone: int
+    """Cases with this score in one of both only."""
     difference: float | None
     interval: Interval | None
     won: int | None
@@ -57,219 +73,151 @@ class Pairing:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """What a group's items came to. An unknown price leaves its costs unknown."""
-
-    name: str
-    items: int
-    succeeded: int
-    cases: int
-    cost_usd: float | None
-    tokens: int
-    latency_p50_s: float | None
-    latency_p95_s: float | None
-
-    @property
-    def failed(self) -> int:
-        return self.items - self.succeeded
-
-    @property
-    def item_usd(self) -> float | None:
-        return self.cost_usd / self.items if self.cost_usd is not None and self.items else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Differing:
-    """A case that the groups do not agree on."""
-
-    case: str
-    scores: Mapping[str, Mapping[str, float | None]]
-    """By score, by group."""
-    items: Mapping[str, tuple[int, int]]
-    """By group the run's number and the row of its first item."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     by: str | None
     baseline: str
-    paired: bool
     groups: Sequence[Group]
-    """In order of appearance."""
-    means: Sequence[Mean]
-    pairings: Sequence[Pairing]
+    """The baseline first, the others in order of appearance."""
+    scores: Sequence[str]
+    standings: Sequence[Standing]
+    matches: Sequence[Match]
     differing: Sequence[Differing]
-    """The widest apart first."""
+    """The furthest apart first, so many as were asked for."""
     differing_cases: int
-    """How many there are in all."""
+    """How many cases differ in all."""
+    shared_cases: int
+    """How many cases are in more than one group: only these can differ."""
+    unfinished: int
 
-    @property
-    def scores(self) -> list[str]:
-        return list(dict.fromkeys(mean.score for mean in self.means))
+    def group(self, name: str) -> Group:
+        return next(each for each in self.groups if each.name == name)
+
+    def matches_of(self, score: str) -> list[Match]:
+        return [match for match in self.matches if match.score == score]
 
 
-def compare(cases: Cases, *, baseline: str | None = None) -> Comparison:
-    """Raises JobError for a baseline that is no group."""
-    if baseline is not None and baseline not in cases.groups:
-        near = difflib.get_close_matches(baseline, cases.groups, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f" (found: {', '.join(cases.groups)})"
-        raise JobError(f"--baseline {baseline}: no such group{hint}")
-    first = baseline or cases.groups[0]
-    wide = _wide(cases)
-    means, pairings = _judged(cases, wide, first)
-    differing = _differing(cases, wide) if cases.paired else wide.select("case").clear()
+def compare(cases: Cases, *, baseline: str | None = None, most_differing: int = 50) -> Comparison:
+    """Raises JobError where there is nothing to compare, or for a baseline that is no group."""
+    if not cases.groups:
+        raise JobError("no item has an outcome yet, so there is nothing to compare")
+    first = _baseline(cases.groups, baseline)
+    order = [first, *(number for number in range(len(cases.groups)) if number != first)]
+    folded = fold(cases)
+    shared = folded.group_by("case").len().filter(pl.col("len") > 1)
+    differ = differing(folded, cases, order, most=most_differing)
     return Comparison(
         by=cases.by,
-        baseline=first,
-        paired=cases.paired,
-        groups=[_group(name, cases.items.filter(pl.col("group") == name)) for name in cases.groups],
-        means=means,
-        pairings=pairings,
-        differing=[*_shown(cases, wide, differing.head(MOST_DIFFERING))],
-        differing_cases=len(differing),
+        baseline=cases.groups[first],
+        groups=[_group(cases.groups[number], cases.items.filter(pl.col("group") == number)) for number in order],
+        scores=cases.scores,
+        standings=[_standing(cases, folded, score, number) for score in cases.scores for number in order],
+        matches=[_match(cases, folded, score, (number, first)) for score in cases.scores for number in order[1:]],
+        differing=differ.shown,
+        differing_cases=differ.count,
+        shared_cases=len(shared),
+        unfinished=cases.unfinished,
     )
 
 
-def _column(group: int, score: str) -> str:
-    return f"{group}:{score}"
+def _baseline(groups: Sequence[str], asked: str | None) -> int:
+    if asked is None:
+        return 0
+    if asked not in groups:
+        near = difflib.get_close_matches(asked, groups, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f" (found: {', '.join(groups)})"
+        raise JobError(f"--baseline {asked}: no such group{hint}")
+    return groups.index(asked)
 
 
-def _wide(cases: Cases) -> pl.DataFrame:
-    """A row for each case, a column for each group and score."""
-    scores = [f"{SCORE}{name}" for name in cases.scores]
-    each = cases.items.group_by("case", "group", maintain_order=True).agg(pl.col(name).mean() for name in scores)
-    wide = each.select(pl.col("case").unique(maintain_order=True))
-    for number, group in enumerate(cases.groups):
-        named = {f"{SCORE}{name}": _column(number, name) for name in cases.scores}
-        own = each.filter(pl.col("group") == group).select("case", *scores).rename(named)
-        wide = wide.join(own, on="case", how="left", maintain_order="left")
-    return wide
-
-
-def _judged(cases: Cases, wide: pl.DataFrame, baseline: str) -> tuple[list[Mean], list[Pairing]]:
-    base = cases.groups.index(baseline)
-    pairs = [
-        (f"{_column(number, score)} - base", _column(number, score), _column(base, score))
-        for score in cases.scores
-        for number in range(len(cases.groups))
-        if number != base
-    ]
-    numbers = wide.drop("case")
-    if cases.paired:
-        numbers = paired(numbers, pairs)
-        found = intervals(numbers, {})
-    else:
-        found = intervals(numbers, {name: (one, other) for name, one, other in pairs})
-    means = [
-        _mean(numbers, found, score, number, group)
-        for score in cases.scores
-        for number, group in enumerate(cases.groups)
-    ]
-    pairings = [
-        _pairing(numbers, found, (score, number, base), group=group, by_case=cases.paired)
-        for score in cases.scores
-        for number, group in enumerate(cases.groups)
-        if number != base
-    ]
-    return means, pairings
-
-
-def _mean(numbers: pl.DataFrame, found: Mapping[str, tuple[float, float]], score: str, number: int, group: str) -> Mean:
-    name = _column(number, score)
-    known = numbers[name].drop_nulls()
-    return Mean(
-        score=score, group=group, cases=len(known), mean=_float(known.mean()), interval=_interval(found.get(name))
+def fold(cases: Cases) -> pl.DataFrame:
+    """A row for each case of each group, repeats by their mean, in an order that the same items always have."""
+    names = [f"{SCORE}{name}" for name in cases.scores]
+    return (
+        cases.items.group_by("group", "case")
+        .agg(
+            pl.len().alias("items"),
+            pl.col("succeeded").sum(),
+            pl.col("said").drop_nulls().unique().sort().alias("said"),
+            pl.struct("run", "row").sort_by("run", "row").first().alias("first"),
+            *(pl.col(name).mean() for name in names),
+        )
+        .sort("group", "case")
     )
-
-
-def _pairing(
-    numbers: pl.DataFrame,
-    found: Mapping[str, tuple[float, float]],
-    of: tuple[str, int, int],
-    *,
-    group: str,
-    by_case: bool,
-) -> Pairing:
-    score, number, base = of
-    name = f"{_column(number, score)} - base"
-    interval = _interval(found.get(name))
-    if not by_case:
-        one, other = (numbers[_column(each, score)].drop_nulls() for each in (number, base))
-        mean, less = _float(one.mean()), _float(other.mean())
-        difference = None if mean is None or less is None else mean - less
-        nothing = {"won": None, "lost": None, "tied": None}
-        return Pairing(score=score, group=group, cases=len(one), difference=difference, interval=interval, **nothing)
-    apart = numbers[name].drop_nulls()
-    won, lost = int((apart > TIE).sum()), int((apart < -TIE).sum())
-    return Pairing(
-        score=score,
-        group=group,
-        cases=len(apart),
-        difference=_float(apart.mean()),
-        interval=interval,
-        won=won,
-        lost=lost,
-        tied=len(apart) - won - lost,
-    )
-
-
-def _interval(found: tuple[float, float] | None) -> Interval | None:
-    return None if found is None else Interval(low=found[0], high=found[1])
-
-
-def _float(value: Any) -> float | None:
-    return None if value is None else float(value)
 
 
 def _group(name: str, items: pl.DataFrame) -> Group:
-    good = items.filter("succeeded")
-    tokens = ("prompt_tokens", "completion_tokens", "failed_prompt_tokens", "failed_completion_tokens")
+    latency = items.filter("succeeded")["latency_s"].drop_nulls()
     return Group(
         name=name,
         items=len(items),
-        succeeded=len(good),
         cases=items["case"].n_unique(),
+        succeeded=int(items["succeeded"].sum()),
+        sent=int(items["sent"].sum()),
         cost_usd=None if items["unpriced"].any() else float(items["cost_usd"].sum()),
-        tokens=int(items.select(pl.sum_horizontal(pl.col(each).sum() for each in tokens)).item()),
-        latency_p50_s=_float(good["latency_s"].quantile(0.5, "linear")),
-        latency_p95_s=_float(good["latency_s"].quantile(0.95, "linear")),
+        tokens_per_item=_mean(items["tokens"]),
+        latency_p50_s=latency.quantile(0.5, "linear"),
+        latency_p95_s=latency.quantile(0.95, "linear"),
     )
 
 
-def _differing(cases: Cases, wide: pl.DataFrame) -> pl.DataFrame:
-    """The cases that groups do not agree on, those furthest apart first: by score, or where there is none by what
-    came of them, then by what was said."""
-    if not cases.scores:
-        kinds = cases.items.group_by("case", maintain_order=True).agg(
-            pl.col("group").n_unique().alias("groups"),
-            pl.col("succeeded").n_unique().alias("outcomes"),
-            pl.col("said").n_unique().alias("texts"),
-        )
-        several = kinds.filter((pl.col("groups") > 1) & ((pl.col("outcomes") > 1) | (pl.col("texts") > 1)))
-        return several.sort("outcomes", descending=True, maintain_order=True).select("case")
-    spreads = [_spread(cases, wide, score) for score in cases.scores]
-    apart = wide.select("case", pl.max_horizontal(spreads).alias("most"), pl.sum_horizontal(spreads).alias("all"))
-    return apart.filter(pl.col("most") > TIE).sort("most", "all", descending=True, maintain_order=True).select("case")
+def _standing(cases: Cases, folded: pl.DataFrame, score: str, number: int) -> Standing:
+    values = _scored(folded, score, number)["value"]
+    unscored = cases.items.filter(pl.col("group") == number)[f"{SCORE}{score}"].null_count()
+    return Standing(
+        score=score,
+        group=cases.groups[number],
+        cases=len(values),
+        unscored=unscored,
+        mean=_mean(values),
+        interval=mean_interval(values),
+    )
 
 
-def _spread(cases: Cases, wide: pl.DataFrame, score: str) -> pl.Expr:
-    """How far the groups are apart in a score, as a share of its whole range."""
-    names = [_column(number, score) for number in range(len(cases.groups))]
-    ends = wide.select(pl.max_horizontal(names).max().alias("top"), pl.min_horizontal(names).min().alias("bottom"))
-    top, bottom = ends.row(0)
-    whole = (top - bottom) if top is not None and top > bottom else 1.0
-    return ((pl.max_horizontal(names) - pl.min_horizontal(names)) / whole).fill_null(0.0)
+def _scored(folded: pl.DataFrame, score: str, number: int) -> pl.DataFrame:
+    """The cases of a group that have a score, and what it is."""
+    value = pl.col(f"{SCORE}{score}").alias("value")
+    return folded.filter(pl.col("group") == number).select("case", value).drop_nulls("value")
 
 
-def _shown(cases: Cases, wide: pl.DataFrame, chosen: pl.DataFrame) -> Iterator[Differing]:
-    wanted = cases.items.filter(pl.col("case").is_in(chosen["case"].to_list()))
-    firsts = wanted.group_by("case", "group", maintain_order=True).agg(pl.col("run").first(), pl.col("row").first())
-    items: dict[str, dict[str, tuple[int, int]]] = {}
-    for case, group, run, row in firsts.iter_rows():
-        items.setdefault(case, {})[group] = (run, row)
-    for row in chosen.join(wide, on="case", how="left", maintain_order="left").iter_rows(named=True):
-        scores = {
-            score: {group: row[_column(number, score)] for number, group in enumerate(cases.groups)}
-            for score in cases.scores
-        }
-        yield Differing(case=row["case"], scores=scores, items=items[row["case"]])
+def _match(cases: Cases, folded: pl.DataFrame, score: str, groups: tuple[int, int]) -> Match:
+    one, other = (_scored(folded, score, number) for number in groups)
+    own, base = (folded.filter(pl.col("group") == number).select("case") for number in groups)
+    if not len(own.join(base, on="case", how="semi")):
+        return _unpaired(score, cases.groups[groups[0]], one["value"], other["value"])
+    both = one.join(other, on="case", suffix="_base").sort("case")
+    apart = both["value"] - both["value_base"]
+    won, lost = int((apart > TIE).sum()), int((apart < -TIE).sum())
+    return Match(
+        score=score,
+        group=cases.groups[groups[0]],
+        paired=True,
+        cases=len(both),
+        alone=len(one) + len(other) - 2 * len(both),
+        difference=_mean(apart),
+        interval=mean_interval(apart),
+        won=won,
+        lost=lost,
+        tied=len(both) - won - lost,
+    )
+
+
+def _unpaired(score: str, group: str, one: pl.Series, other: pl.Series) -> Match:
+    mean, base = _mean(one), _mean(other)
+    return Match(
+        score=score,
+        group=group,
+        paired=False,
+        cases=len(one) + len(other),
+        alone=len(one) + len(other),
+        difference=None if mean is None or base is None else mean - base,
+        interval=difference_interval(one, other),
+        won=None,
+        lost=None,
+        tied=None,
+    )
+
+
+def _mean(values: pl.Series) -> float | None:
+    """None of no values; polars' type of a mean has what no column of numbers gives."""
+    known = values.drop_nulls()
+    return float(known.sum()) / len(known) if len(known) else None

@@ -1,60 +1,73 @@
-"""Intervals of means and of differences between them, by drawing the cases again and again."""
+"""How sure a mean is: percentile intervals by drawing the same cases again and again. Same values, same interval."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator
 
-DRAWS, FEWEST = 2_000, 200
-WORK = 40_000_000
-"""About how many numbers are drawn in all: of very many cases fewer draws do."""
-AT_ONCE = 2_000_000
+MOST_DRAWS, FEWEST_DRAWS = 2_000, 200
+WORK = 20_000_000
+"""About so many values are drawn for an interval: of very many cases fewer draws are as good."""
+AT_ONCE = 1_000_000
+FEWEST_CASES = 2
 LOW, HIGH = 0.025, 0.975
-FEW = 2
-"""An interval needs at least so many cases."""
+SEEDS = (8_794, 1_117_000)
+"""Two sets of draws that have nothing to do with each other, for groups that have no case in common."""
 
 
-def intervals(cases: pl.DataFrame, differences: Mapping[str, tuple[str, str]]) -> dict[str, tuple[float, float]]:
-    """For each column the interval that holds its mean 95 times of 100, and for each difference of two columns the
-    one of that. `cases` has a row per case, null where it was not measured. The same cases give the same interval.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """Of 95 in 100 intervals like this one, what was measured lies inside."""
 
-    Each draw takes as many cases, with replacement, so what goes together in a case stays together.
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        return self.low > 0 or self.high < 0
+
+
+def mean_interval(values: pl.Series) -> Interval | None:
+    """Of the mean of one value a case, without nulls; None where there are too few."""
+    return _middle(_means(values, SEEDS[0])) if len(values) >= FEWEST_CASES else None
+
+
+def difference_interval(one: pl.Series, other: pl.Series) -> Interval | None:
+    """Of the difference of two means, `one` less `other`, of cases that have nothing to do with each other.
+
+    Where both have the same cases, the interval is that of the mean of the differences by case.
     """
-    known = {name: cases[name].count() for name in cases.columns}
-    if not known or len(cases) < FEW:
-        return {}
-    means = _means_of_draws(cases)
-    columns = {name: means[name] for name, count in known.items() if count >= FEW}
-    for name, (one, other) in differences.items():
-        if known[one] >= FEW and known[other] >= FEW:
-            columns[name] = means[one] - means[other]
-    return {name: found for name, values in columns.items() if (found := _middle(values)) is not None}
+    if min(len(one), len(other)) < FEWEST_CASES:
+        return None
+    draws = min(_draws(len(one)), _draws(len(other)))
+    return _middle(_means(one, SEEDS[0], draws) - _means(other, SEEDS[1], draws))
 
 
-def _means_of_draws(cases: pl.DataFrame) -> pl.DataFrame:
-    """The mean of each column in each draw, some draws at a time."""
-    count = len(cases)
-    left = max(FEWEST, min(DRAWS, WORK // (count * max(1, len(cases.columns)))))
-    numbers, means = pl.int_range(count, dtype=pl.UInt32, eager=True), []
-    while left > 0:
-        some = min(left, max(1, AT_ONCE // count))
-        picked = numbers.sample(n=some * count, with_replacement=True, seed=left)
-        means.append(
-            pl.DataFrame({name: cases[name].gather(picked).reshape((some, count)).arr.mean() for name in cases.columns})
-        )
-        left -= some
-    return pl.concat(means)
+def _draws(cases: int) -> int:
+    return max(FEWEST_DRAWS, min(MOST_DRAWS, WORK // cases))
 
 
-def _middle(values: pl.Series) -> tuple[float, float] | None:
-    low, high = values.quantile(LOW, "linear"), values.quantile(HIGH, "linear")
-    return None if low is None or high is None else (low, high)
+def _means(values: pl.Series, seed: int, draws: int | None = None) -> pl.Series:
+    """The mean of each draw, that takes as many values as there are, with replacement."""
+    return pl.concat([*_drawn(values.cast(pl.Float64), seed, draws or _draws(len(values)))])
 
 
-def paired(cases: pl.DataFrame, pairs: Sequence[tuple[str, str, str]]) -> pl.DataFrame:
-    """The cases with a further column for each pair of columns: their difference, null where either is."""
-    return cases.with_columns((pl.col(one) - pl.col(other)).alias(name) for name, one, other in pairs)
+def _drawn(values: pl.Series, seed: int, draws: int) -> Iterator[pl.Series]:
+    number = len(values)
+    step = max(1, AT_ONCE // number)
+    for first in range(0, draws, step):
+        count = min(step, draws - first)
+        drawn = values.sample(n=number * count, with_replacement=True, seed=seed + first)
+        yield drawn.reshape((count, number)).arr.mean()
+
+
+def _middle(means: pl.Series) -> Interval:
+    low, high = (means.quantile(share, "linear") for share in (LOW, HIGH))
+    assert low is not None
+    assert high is not None
+    return Interval(low=low, high=high)

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError
+from batchrunner.report import cells
 from batchrunner.report.html import plain
-from batchrunner.report.sections import Bars, Pace, Spans, Spreads
+from batchrunner.report.sections import Bars, Intervals, Pace, Spreads
 from batchrunner.report.svg import ACCENT, GRID, INK, LIMIT, MUTED, TONES, cleaned
 
 if TYPE_CHECKING:
@@ -49,10 +50,10 @@ class Artist:
         alt = self._altair
         if isinstance(chart, Bars):
             found, height = _bars(alt, chart), 16 + BAR_HEIGHT * len(chart.bars)
-        elif isinstance(chart, Spans):
-            found, height = _spans(alt, chart, width), 30 + BAR_HEIGHT * len(chart.spans)
         elif isinstance(chart, Pace):
             found, height = _pace(alt, chart, width), HEIGHT
+        elif isinstance(chart, Intervals):
+            found, height = _intervals(alt, chart, width), 44 + BAR_HEIGHT * len(chart.rows)
         else:
             found, height = _spreads(alt, chart, width), HEIGHT
         fit = alt.AutoSizeParams(type="fit", contains="padding")
@@ -82,7 +83,7 @@ def _bars(alt: Any, chart: Bars) -> Any:
         {"place": f"{place:03}", "value": bar.value, "tone": bar.tone, "said": f"{bar.value:,.0f}"}
         for place, bar in enumerate(chart.bars)
     ]
-    axis = _named(alt, [bar.name for bar in chart.bars])
+    axis = _names(alt, [bar.name for bar in chart.bars])
     most = max((bar.value for bar in chart.bars), default=1) or 1
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("place:N", axis=axis, sort=None, scale=alt.Scale(paddingInner=0.3)),
@@ -93,51 +94,19 @@ def _bars(alt: Any, chart: Bars) -> Any:
     return base.mark_bar(cornerRadiusEnd=2).encode(color=tone) + number
 
 
-def _named(alt: Any, names: Sequence[str]) -> Any:
-    """The axis of places that are numbered, with their names."""
-    shown = [_short(name) for name in names]
-    label = f"{_literal(shown)}[toNumber(datum.value)]"
+def _names(alt: Any, given: Sequence[str]) -> Any:
+    """The axis of what stands one below another, its places being numbers."""
+    names = [_short(name) for name in given]
+    label = f"{_literal(names)}[toNumber(datum.value)]"
     # Whoever reads the page may have a wider font than it was drawn with.
-    room = 8 + CHARACTER * max((len(name) for name in shown), default=0)
+    room = 8 + CHARACTER * max(map(cells.width, names), default=0)
     quiet = {"domain": False, "ticks": False, "labelLimit": 0, "labelPadding": 8, "labelColor": INK}
     return alt.Axis(title=None, labelExpr=label, minExtent=room, maxExtent=room, **quiet)
 
 
-def _spans(alt: Any, chart: Spans, width: int) -> Any:
-    """A dot for each mean on the line of its interval, each with its number."""
-    ends = [(span.mean if end is None else end) for span in chart.spans for end in (span.low, span.high)]
-    rows = [
-        {
-            "place": f"{place:03}",
-            "mean": span.mean,
-            "low": ends[2 * place],
-            "high": ends[2 * place + 1],
-            "said": f"{span.mean:.3g}",
-            "tone": span.tone,
-        }
-        for place, span in enumerate(chart.spans)
-    ]
-    first, last = min(ends), max(ends)
-    room = (last - first or 1.0) * 0.08
-    axis = alt.Axis(title=None, grid=True, tickCount=max(2, width // 130), format="~g")
-    # To the right there is room for the number beside the last dot.
-    scale = alt.Scale(domain=[first - room, last + 2.2 * room], nice=False, zero=False)
-    tone = alt.Color("tone:N", scale=alt.Scale(domain=list(TONES), range=list(TONES.values())), legend=None)
-    names = _named(alt, [span.name for span in chart.spans])
-    base = alt.Chart(alt.Data(values=rows)).encode(y=alt.Y("place:N", axis=names, sort=None))
-    line = base.mark_rule(strokeWidth=3, opacity=0.45).encode(
-        x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q", color=tone
-    )
-    dot = base.mark_circle(size=80, opacity=1).encode(x=alt.X("mean:Q", scale=scale), color=tone)
-    number = base.mark_text(align="left", dx=8, fontSize=12, color=INK).encode(
-        x=alt.X("high:Q", scale=scale), text="said:N"
-    )
-    return line + dot + number
-
-
 def _short(name: str) -> str:
     name = plain(name)  # The renderer ends the whole process over a control character.
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    return cells.cut(name, LONGEST_NAME)
 
 
 def _literal(names: Sequence[str]) -> str:
@@ -213,6 +182,35 @@ def _spreads(alt: Any, chart: Spreads, width: int) -> Any:
     rules = marks.mark_rule(color=INK, strokeWidth=1, strokeDash=[3, 2]).encode(y=alt.Y("top:Q"), y2=alt.datum(0))
     label = marks.mark_text(color=INK, fontSize=11, dx=3, align="left", baseline="top")
     return bars + rules + label.encode(y="top:Q", text="name:N")
+
+
+def _intervals(alt: Any, chart: Intervals, width: int) -> Any:
+    """A dot for each mean and a bar for its interval, the number beside it, a dashed line at the baseline's mean."""
+    rows = [
+        {"place": f"{place:03}", "value": row.value, "low": row.low, "high": row.high, "said": f"{row.value:.3g}"}
+        for place, row in enumerate(chart.rows)
+    ]
+    first, last = min(row.low for row in chart.rows), max(row.high for row in chart.rows)
+    room = (last - first or abs(last) or 1.0) * 0.08
+    # The numbers stand to the right of the longest bar.
+    domain = [first - room, last + room * (2.5 if width > SIZES["narrow"] else 5)]
+    scale = alt.Scale(domain=domain, nice=False, zero=False)
+    axis = alt.Axis(title=None, grid=True, tickCount=width // 110, labelBound=True, domain=False, ticks=False)
+    y = alt.Y("place:N", axis=_names(alt, [row.name for row in chart.rows]), sort=None)
+    base = alt.Chart(alt.Data(values=rows)).encode(y=y)
+    bars = base.mark_rule(color=ACCENT, strokeWidth=3, strokeOpacity=0.45)
+    dots = base.mark_circle(color=ACCENT, size=70, opacity=1).encode(x=alt.X("value:Q", axis=axis, scale=scale))
+    label = base.mark_text(align="left", dx=8, fontSize=12, color=INK)
+    layers = [
+        bars.encode(x=alt.X("low:Q", axis=axis, scale=scale), x2="high:Q"),
+        dots,
+        label.encode(x=alt.X("high:Q", scale=scale), text="said:N"),
+    ]
+    if chart.base is not None and len(rows) > 1:
+        line = alt.Chart(alt.Data(values=[{"at": chart.base}]))
+        mark = line.mark_rule(color=LIMIT, strokeDash=[5, 3], strokeWidth=1.5)
+        layers.insert(0, mark.encode(x=alt.X("at:Q", axis=axis, scale=scale)))
+    return alt.layer(*layers)
 
 
 def _ticks(first: float, last: float, most: int) -> Iterator[float]:

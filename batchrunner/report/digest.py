@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,25 +9,14 @@ import pyarrow.compute as pc
 
 from batchrunner.report.diary import Diary, read_diary
 from batchrunner.report.figures import COLUMNS, Figures, Shown
+from batchrunner.report.texts import TEXTS, Texts, prompt_of, reply_of
 from batchrunner.report.timeline import Timeline, allowances, timeline
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from batchrunner.assemble import Table
-
-TEXTS = ("text", "reasoning", "refusal", "turns")
-LONGEST = 100_000
-"""Characters of a text that are kept until it is cut for where it is shown."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
-    """What an item was asked, and what came back; None where there is none, or it cannot be told any more."""
-
-    prompt: str | None
-    reply: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,48 +65,12 @@ def gather(table: Table, state: Mapping[str, Any], log: Path, *, texts: bool) ->
     )
 
 
-def texts_of(table: Table, rows: Collection[int]) -> dict[int, Texts]:
-    """What some rows of a run were asked, and what came back."""
-    replies: dict[int, str | None] = {}
-    for batch in table.view.outcomes(["row", *TEXTS], rows=rows):
-        replies |= {row["row"]: _reply(row) for row in batch.to_pylist()}
-    return _told(table, replies)
-
-
 def _texts(table: Table, shown: Sequence[Shown]) -> dict[int, Texts]:
     replies: dict[int, str | None] = {}
     for number in sorted({item.source for item in shown}):
         rows = {item.row for item in shown if item.source == number}
         found = table.view.read_current(table.view.sources[number], TEXTS)
         chosen = found.filter(pc.is_in(found["row"], pc.cast(list(rows), "int64")))
-        replies |= {row["row"]: _reply(row) for row in chosen.to_pylist()}
-    return _told(table, replies)
-
-
-def _told(table: Table, replies: Mapping[int, str | None]) -> dict[int, Texts]:
+        replies |= {row["row"]: reply_of(row) for row in chosen.to_pylist()}
     sent = table.sent_all(replies)
-    return {row: Texts(prompt=_prompt(sent.get(row)), reply=reply) for row, reply in replies.items()}
-
-
-def _reply(row: Mapping[str, Any]) -> str | None:
-    turns = json.loads(row["turns"] or "[]")
-    if turns:
-        answers = (turn.get("text") or turn.get("refusal") or "" for turn in turns)
-        return "\n".join(f"[{number}] {answer}" for number, answer in enumerate(answers, 1))[:LONGEST]
-    found = row["text"] or row["refusal"] or row["reasoning"]
-    return None if found is None else str(found)[:LONGEST]
-
-
-def _prompt(body: str | None) -> str | None:
-    """The messages of a request's body as a reader wants them; the body itself where it has none."""
-    if body is None or body.startswith("nothing: "):
-        return None  # A row that cannot be asked; its error says why.
-    try:
-        messages = json.loads(body)["messages"]
-        return "\n".join(f"{each['role']}: {_content(each.get('content'))}" for each in messages)[:LONGEST]
-    except (ValueError, KeyError, TypeError):
-        return body[:LONGEST]
-
-
-def _content(content: object) -> str:
-    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return {row: Texts(prompt=prompt_of(sent.get(row)), reply=reply) for row, reply in replies.items()}

@@ -68,26 +68,25 @@ class Spreads:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """A mean with the interval that it lies in, None where there are too few cases for one."""
+class Whisker:
+    """A mean with its name, and the ends of its interval."""
 
     name: str
-    mean: float
-    low: float | None
-    high: float | None
-    tone: Tone = ""
+    value: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spans:
-    """A chart of means with their intervals, one above another on one scale."""
+class Intervals:
+    """A chart of means with their intervals, one below another, and a line where the baseline's is."""
 
     title: str
-    unit: str
-    spans: Sequence[Span]
+    rows: Sequence[Whisker]
+    base: float | None
 
 
-Chart = Bars | Pace | Spans | Spreads
+Chart = Bars | Pace | Spreads | Intervals
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

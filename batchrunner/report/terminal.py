@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
+from itertools import product
 from typing import TYPE_CHECKING
 
-from batchrunner.report import numbers
+from batchrunner.report import cells, numbers
 from batchrunner.report.sections import Pace
 
 if TYPE_CHECKING:
@@ -14,14 +14,15 @@ if TYPE_CHECKING:
     from batchrunner.report.sections import Document, Grid, Section
 
 WIDTH = 80
-NARROWEST = 12
+NARROWEST = (12, 6)
+"""Columns that are cut keep so much, or where that is not enough, so little."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
 def report_lines(document: Document, clean: Callable[[str], str]) -> Iterator[str]:
     """The report, no line wider than the terminal; what came from elsewhere passes `clean`."""
     for line in _lines(document, clean):
-        yield numbers.cut(line, WIDTH)
+        yield cells.cut(line, WIDTH)
 
 
 def _lines(document: Document, clean: Callable[[str], str]) -> Iterator[str]:
@@ -36,7 +37,7 @@ def _lines(document: Document, clean: Callable[[str], str]) -> Iterator[str]:
 
 def _section(section: Section, clean: Callable[[str], str]) -> Iterator[str]:
     for sentence in section.said:
-        yield from textwrap.wrap(clean(sentence), WIDTH)
+        yield from cells.wrapped(clean(sentence), WIDTH)
     for chart in section.charts:
         if isinstance(chart, Pace):
             yield from _pace(chart)
@@ -67,8 +68,8 @@ def grid_lines(grid: Grid, clean: Callable[[str], str]) -> Iterator[str]:
     rows = [[clean(cell) for cell in row] for row in [grid.heads, *grid.rows[: grid.in_terminal]]]
     widths = _widths(rows, grid.aligns)
     for row in rows:
-        cells = (_cell(cell, width, align) for cell, width, align in zip(row, widths, grid.aligns, strict=True))
-        yield "  ".join(cells).rstrip()
+        texts = (_cell(cell, width, align) for cell, width, align in zip(row, widths, grid.aligns, strict=True))
+        yield "  ".join(texts).rstrip()
     hidden = len(grid.rows) - grid.in_terminal
     if hidden > 0:
         yield f"... {numbers.count(hidden, 'more line')} in --html" + (f", {grid.left_out}" if grid.left_out else "")
@@ -77,16 +78,18 @@ def grid_lines(grid: Grid, clean: Callable[[str], str]) -> Iterator[str]:
 
 
 def _widths(rows: Sequence[Sequence[str]], aligns: str) -> list[int]:
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    widths = [max(map(cells.width, column)) for column in zip(*rows, strict=True)]
     over = sum(widths) + 2 * (len(widths) - 1) - WIDTH
-    for kind in ("*", "<"):
+    for narrowest, kind in product(NARROWEST, "*<"):
         for number in sorted(range(len(widths)), key=lambda each: -widths[each]):
             if aligns[number] == kind and over > 0:
-                taken = min(over, max(0, widths[number] - NARROWEST))
+                taken = min(over, max(0, widths[number] - narrowest))
                 widths[number] -= taken
                 over -= taken
     return widths
 
 
 def _cell(text: str, width: int, align: str) -> str:
-    return text.rjust(width) if align == ">" else numbers.cut(text, width).ljust(width)
+    shown = cells.cut(text, width)
+    room = " " * (width - cells.width(shown))
+    return room + shown if align == ">" else shown + room

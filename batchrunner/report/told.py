@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from batchrunner.report import numbers
-from batchrunner.report.contrast import sections
+from batchrunner.report import numbers, standings
 from batchrunner.report.measures import MOST_ROWS, each_item, latency, mean_rate, more, spent, throughput, used
 from batchrunner.report.sections import Bar, Bars, Card, Document, Figure, Grid, Section
 from batchrunner.report.words import life_line
@@ -23,8 +22,8 @@ SLOW_CARDS = 5
 TONES: dict[str, Tone] = {"succeeded": "good", "rejected": "bad", "exhausted": "warn", "unfinished": ""}
 
 
-def document(digest: Digest, comparison: Comparison | None = None) -> Document:
-    """What is told of a run, in the order of what people ask first; with a comparison also of its groups."""
+def document(digest: Digest, groups: Comparison | None = None) -> Document:
+    """What is told of a run, in the order of what people ask first; with `groups` also what each of these came to."""
     state = digest.state
     return Document(
         title=str(state["name"]),
@@ -35,10 +34,10 @@ def document(digest: Digest, comparison: Comparison | None = None) -> Document:
         sections=[
             _outcomes(digest),
             _failures(digest),
-            *(sections(comparison) if comparison else ()),
             throughput(digest),
             latency(digest),
             used(digest),
+            *([] if groups is None else [standings.groups(groups), standings.scores(groups)]),
             _items(digest),
             _decisions(digest),
         ],

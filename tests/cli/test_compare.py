@@ -1,149 +1,186 @@
-"""Runs and variants held against each other, as a person asks for it."""
+"""`batchrunner compare` and `report --by`: of real runs, live or finished; what is wrong is said with the way out."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import unicodedata
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+import stat
+from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from driving import batchrunner, write_rows
+from report_runs import failed, made, outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from driving import Ended
 
-ROOT = Path(__file__).parents[2]
-NASTY = ["a\x1b[2Jb", "日本語の名前" * 8, "x" * 200, "\u202egnp", ""]
+CASES = 24
+
+
+def asked(number: int, variant: str, repeat: int) -> dict[str, object]:
+    """A row that carries who it is in a matrix, and what it scored: the longer prompt wins every third case."""
+    won = variant == "long" and number % 3 == 0
+    scores = None if number == 1 else {"exact": float(won or number % 4 == 1)}
+    told = {"case_id": f"c{number}", "variant": variant, "repeat": repeat, "scores": scores}
+    return {
+        "id": f"c{number}/{variant}/{repeat}",
+        "prompt": f"{variant} <b>{number}</b>",
+        "model": "gpt-4o-mini",
+        **told,
+    }
 
 
 @pytest.fixture(scope="module")
-def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of the sample job: two prompts, two agents, fifty cases; graded by its judge."""
-    home = tmp_path_factory.mktemp("matrix")
-    for folder in ("jobs", "sample_data"):
-        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("runs"))
-    job, judge = home / "jobs/prompt_matrix.toml", home / "jobs/prompt_judge.toml"
-    ended = batchrunner("run", job, "--simulate", "--rpm", "none")
-    assert ended.code == 0, ended.err
-    results = home / "runs/prompt-matrix.simulated/results.parquet"
-    judged = batchrunner("run", judge, "--simulate", "--rpm", "none", "--set", f"input.path={results}")
-    assert judged.code == 0, judged.err
-    again = batchrunner("reparse", job, "--simulate")
-    assert again.code == 0, again.err
-    return home / "runs/prompt-matrix.simulated"
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two variants with scores, and two plain ones of the same items without."""
+    folder: Path = tmp_path_factory.mktemp("runs")
+    rows = [asked(n, variant, repeat) for n in range(CASES) for variant in ("short", "long") for repeat in (1, 2)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "matrix.parquet")
+    for name in ("one", "two"):
+        write_rows(folder / f"{name}.jsonl", [{"id": f"i{n}", "prompt": f"Say {name} {n}"} for n in range(8)])
+    for file, model in (("matrix.parquet", ()), ("one.jsonl", ("gpt-4o-mini",)), ("two.jsonl", ("gpt-4o",))):
+        more = ("--model", *model) if model else ()
+        words = ("--provider", "openai", "--simulate", "--rpm", "none", "--quiet", "--runs-dir", folder, *more)
+        ended = batchrunner("run", folder / file, *words)
+        assert ended.code == 0, ended.err
+    return folder
 
 
-def made(folder: Path, name: str, rows: list[dict[str, Any]]) -> Path:
-    """A simulated run of rows that are requests; their other columns ride along."""
-    write_rows(folder / f"{name}.jsonl", rows)
-    words = ["--simulate", "--rpm", "none", "--provider", "tess", "--agent-id", 1, "--out", folder / name]
-    ended = batchrunner("run", folder / f"{name}.jsonl", *words)
-    assert ended.code == 0, ended.err
-    return folder / f"{name}.simulated"
+def fits(ended: Ended) -> bool:
+    return max(map(len, ended.out.splitlines())) <= 80
 
 
-def width(line: str) -> int:
-    return sum(1 + (unicodedata.east_asian_width(char) in "WF") for char in line)
-
-
-def test_variants_of_the_sample_job_are_told_apart_in_eighty_columns(matrix):
-    ended = batchrunner("compare", matrix)
-
-    assert (ended.code, ended.err) == (0, "")
-    lines = ended.out.splitlines()
-    assert max(map(width, lines)) <= 80
-    for variant in ("direct+8794", "direct+8796", "careful+8794", "careful+8796"):
-        assert sum(line.startswith(variant) for line in lines) >= 1
-    for heading in ("GROUPS", "SCORES", "AGAINST THE BASELINE", "CASES THAT DIFFER"):
-        assert heading in lines
-    # Both agents answer the same in the simulator: nothing is won by an agent alone.
-    assert any(line.split()[:4] == ["grade", "direct+8796", "0", "0"] for line in lines), ended.out
-
-
-def test_the_object_has_all_figures(matrix):
-    found = batchrunner("compare", matrix, "--json", "--baseline", "careful+8794").summary
-
-    assert (found["type"], found["by"], found["baseline"]) == ("comparison", "variant", "careful+8794")
-    assert [group["items"] for group in found["groups"]] == [50] * 4
-    grades = [mean for mean in found["means"] if mean["score"] == "grade"]
-    assert all(mean["cases"] == 50 and 1 <= mean["interval"]["low"] <= mean["mean"] <= 5 for mean in grades)
-    for pairing in found["pairings"]:
-        assert pairing["won"] + pairing["lost"] + pairing["tied"] == pairing["cases"]
-    differing = found["differing"][0]
-    assert {*differing["scores"]} == {"right", "brief", "grade"}
-    assert {*differing["items"]} == {group["name"] for group in found["groups"]}
-
-
-def test_a_report_has_the_groups_too(matrix):
-    ended = batchrunner("report", matrix, "--by", "agent_id")
+def test_variants_of_a_run_are_compared_without_being_asked_for(runs: Path):
+    ended = batchrunner("compare", runs / "matrix.simulated")
 
     assert ended.code == 0, ended.err
-    lines = ended.out.splitlines()
-    assert max(map(width, lines)) <= 80
-    assert lines.index("FAILURES") < lines.index("GROUPS") < lines.index("SCORES") < lines.index("LATENCY")
-    assert any(line.startswith("8796 ") for line in lines)
+    assert "long is ahead of short in exact by 0." in ended.out
+    assert fits(ended)
 
 
-def test_runs_are_compared_by_item(tmp_path):
-    rows = [{"id": f"r{number}", "prompt": f"question {number}", "shade": "dark"} for number in range(6)]
-    one = made(tmp_path, "one", rows)
-    two = made(tmp_path, "two", [{**row, "prompt": f"Say {row['prompt']}"} for row in rows[:4]])
-
-    plain = batchrunner("compare", one, two)
-    both = batchrunner("compare", one, two, "--by", "shade", "--json").summary
-
-    assert plain.code == 0, plain.err
-    assert "The groups do not agree on 4 of 6 cases." in plain.out
-    assert [group["name"] for group in both["groups"]] == ["one.simulated dark", "two.simulated dark"]
-
-
-def test_names_that_try_to_be_more_stay_within_a_line(tmp_path):
-    rows = [
-        {"id": f"{number}{name[:9]}", "prompt": f"question {number}", "kind": name, "case_id": f"c{number}{name}"}
-        for number in range(3)
-        for name in NASTY
-    ]
-    run = made(tmp_path, "nasty", rows)
-
-    ended = batchrunner("compare", run, "--by", "kind")
+def test_two_runs_are_compared_item_by_item(runs: Path):
+    ended = batchrunner("compare", runs / "one.simulated", runs / "two.simulated")
 
     assert ended.code == 0, ended.err
-    assert "\x1b" not in ended.out
-    assert "\u202e" not in ended.out
-    assert "No case is in several groups" in ended.out
-    assert max(map(len, ended.out.splitlines())) <= 80
+    assert "8 of 8 cases differ." in ended.out
+    assert "two succeeded in 100 % of its items, one in 100 %; it costs" in " ".join(ended.out.split())
+    assert fits(ended)
 
 
-def asked(*words: object) -> Ended:
-    return batchrunner("compare", *words)
+def test_all_figures_are_one_object(runs: Path):
+    ended = batchrunner("compare", runs / "matrix.simulated", "--json")
+
+    (line,) = ended.out.splitlines()
+    found = json.loads(line)
+    assert (found["type"], found["by"], found["baseline"]) == ("comparison", "variant", "short")
+    assert [(group["name"], group["items"], group["cases"]) for group in found["groups"]] == [
+        ("short", 2 * CASES, CASES), ("long", 2 * CASES, CASES),
+    ]  # fmt: skip
+    (against,) = found["matches"]
+    assert (against["won"], against["lost"], against["tied"]) == (6, 0, CASES - 1 - 6)
+    assert {each["unscored"] for each in found["standings"]} == {2}
+    assert found["verdict"][0].startswith("long is ahead of short")
+    assert found["differing_cases"] == len(found["differing"]) == 6
 
 
-def test_what_cannot_be_compared_is_said(tmp_path, matrix):
-    run = made(tmp_path, "plain", [{"id": "a", "prompt": "x"}])
+def test_the_same_runs_give_the_same_figures(runs: Path):
+    one, other = (batchrunner("compare", runs / "matrix.simulated", "--json").out for _ in range(2))
 
-    for ended, code, said in (
-        (asked(run), 2, "one run without variants: give another RUN to compare it with, or --by COLUMN"),
-        (asked(run, "--by", "mdel"), 2, "did you mean 'model'?"),
-        (asked(matrix, "--baseline", "direct"), 2, "no such group"),
-        (asked(matrix, "--by", "item_id"), 2, "more than 50 groups"),
-        (asked(tmp_path / "nothing"), 10, "no such run directory or job file"),
-        (asked(), 2, "Missing argument"),
-        (batchrunner("report", matrix, "--by", "vriant"), 2, "did you mean 'variant'?"),
-    ):
-        assert ended.code == code, ended.err
-        assert said in ended.err
+    assert one == other
 
 
-def test_the_page_is_whole_and_escaped(tmp_path, matrix):
-    page = tmp_path / "page.html"
+def test_another_baseline_turns_it_round(runs: Path):
+    ended = batchrunner("compare", runs / "matrix.simulated", "--baseline", "long", "--json")
 
-    ended = batchrunner("compare", matrix, "--html", page)
+    found = json.loads(ended.out)
+    assert found["groups"][0]["name"] == "long"
+    assert (found["matches"][0]["won"], found["matches"][0]["lost"]) == (0, 6)
 
-    assert (ended.code, ended.out.strip()) == (0, str(page)), ended.err
-    text = page.read_text()
-    assert text.count("<svg ") == 3 * 2
-    assert "<script" not in text
-    assert "Against direct+8794" in text
-    assert json.dumps(page.stat().st_mode & 0o777) == str(0o640)
+
+def test_runs_are_compared_by_a_column_too(runs: Path):
+    ended = batchrunner("compare", runs / "one.simulated", runs / "two.simulated", "--by", "finish_reason", "--json")
+
+    assert [group["name"] for group in json.loads(ended.out)["groups"]] == ["one/stop", "two/stop"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (lambda runs: (runs / "matrix.simulated", "--baseline", "shrot"), "no such group; did you mean 'short'?"),
+        (lambda runs: (runs / "matrix.simulated", "--by", "varaint"), "no such column; did you mean 'variant'?"),
+        (lambda runs: (runs / "one.simulated",), "one run without a column variant: give another RUN, or --by COLUMN"),
+        (lambda runs: (runs / "one.simulated", runs / "one.simulated"), "is given twice"),
+        (
+            lambda runs: (runs / "one.simulated", "--by", "item_id", "--html", runs / "no/x.html"),
+            "there is no directory",
+        ),
+        (lambda _: (), "Missing argument 'RUN...'"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_way_out(runs: Path, words: Callable[[Path], tuple[object, ...]], said: str):
+    ended = batchrunner("compare", *words(runs))
+
+    assert ended.code == 2
+    assert said in ended.err
+    assert ended.out == ""
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path):
+    assert batchrunner("compare", tmp_path, tmp_path).code == 10
+
+
+def test_a_report_has_its_groups_too(runs: Path):
+    plain = batchrunner("report", runs / "matrix.simulated")
+    ended = batchrunner("report", runs / "matrix.simulated", "--by", "variant")
+
+    assert ended.code == 0, ended.err
+    assert "\nGROUPS\n" in ended.out
+    assert "\nSCORES\n" in ended.out
+    assert "\nGROUPS\n" not in plain.out
+    assert fits(ended)
+
+
+def test_a_report_by_a_column_that_is_not_there_is_refused(runs: Path):
+    ended = batchrunner("report", runs / "matrix.simulated", "--by", "varaint")
+
+    assert ended.code == 2
+    assert "did you mean 'variant'?" in ended.err
+
+
+def test_a_report_by_a_column_before_the_first_outcome_is_a_report(tmp_path: Path):
+    ended = batchrunner("report", made(tmp_path / "run", [], rows=3), "--by", "model")
+
+    assert ended.code == 0, ended.err
+    assert "\nGROUPS\n" not in ended.out
+
+
+def test_a_run_whose_input_is_gone_says_why_its_columns_are(runs: Path, tmp_path: Path):
+    ended = batchrunner("compare", made(tmp_path / "run", [outcome(0), failed(1)], rows=2), "--by", "case_id")
+
+    assert ended.code == 2
+    assert "has no such column" in ended.err
+    assert "the input of this run cannot be read any more" in ended.err
+
+
+def test_runs_of_one_name_are_told_apart_by_their_directories(tmp_path: Path):
+    for name in ("monday", "tuesday"):
+        made(tmp_path / name, [outcome(0, text=name), outcome(1)], rows=2, manifest={"name": "nightly"})
+
+    ended = batchrunner("compare", tmp_path / "monday", tmp_path / "tuesday", "--json")
+
+    assert [run["name"] for run in json.loads(ended.out)["runs"]] == ["monday", "tuesday"]
+
+
+def test_the_page_is_as_private_as_the_most_private_of_the_results(tmp_path: Path):
+    pytest.importorskip("vl_convert")
+    for name, mode in (("a", "0644"), ("b", "0600")):
+        made(tmp_path / name, [outcome(0)], rows=1, manifest={"name": name, "job": {"output": {"mode": mode}}})
+
+    ended = batchrunner("compare", tmp_path / "a", tmp_path / "b", "--html", tmp_path / "page.html")
+
+    assert (ended.code, ended.last_line) == (0, str(tmp_path / "page.html")), ended.err
+    assert stat.S_IMODE((tmp_path / "page.html").stat().st_mode) == 0o600

@@ -1,11 +1,12 @@
-"""The page of `report --html` with its charts, opened in Chromium: on a phone, on a desktop, light, dark, printed."""
+"""The pages of `report` and `compare` with their charts, opened in Chromium: phone, desktop, light, dark, printed."""
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import hostile
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from driving import batchrunner
 from real import needs
@@ -14,30 +15,13 @@ from report_runs import at, failed, made, outcome
 
 from batchrunner.records import Outcome
 from batchrunner.report import Artist
-from batchrunner.report.sections import Bar, Bars, Pace, Span, Spans, Spreads
+from batchrunner.report.sections import Bar, Bars, Intervals, Pace, Spreads, Whisker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(180)]
 
-COMPARED = """
-name = "compared"
-[input]
-path = "rows.jsonl"
-[provider]
-kind = "tess"
-[request]
-agent_id = 1
-[limits]
-requests_per_minute = "none"
-[output]
-dir = "compared"
-[[score]]
-name = "brief"
-kind = "regex"
-pattern = "^.{0,90}$"
-"""
 WIDER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 CHARTS = "[...document.querySelectorAll('figure svg')].filter(each => each.getBoundingClientRect().width > 200).length"
 FRAMES = "document.querySelectorAll('script, iframe, img, object, embed, form, base').length"
@@ -69,23 +53,7 @@ def pages(tmp_path: Path) -> dict[str, Path]:
     for name, run in runs.items():
         ended = batchrunner("report", run, "--html", tmp_path / f"{name}.html")
         assert (ended.code, ended.err) == (0, ended.err), ended.err
-    compare = batchrunner("compare", compared(tmp_path), "--by", "variant", "--html", tmp_path / "compared.html")
-    assert compare.code == 0, compare.err
-    return {name: tmp_path / f"{name}.html" for name in (*runs, "compared")}
-
-
-def compared(folder: Path) -> Path:
-    """Four variants of every hostile text, as prompt and as answer, named by hostile texts."""
-    rows = [
-        {"id": f"{case}/{way}", "case_id": text[:200], "variant": hostile.TEXTS[way], "prompt": text}
-        for case, text in enumerate(hostile.TEXTS)
-        for way in range(4)
-    ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (folder / "job.toml").write_text(COMPARED)
-    ended = batchrunner("run", folder / "job.toml", "--simulate", "--max-failed", "100%")
-    assert ended.code == 0, ended.err
-    return folder / "compared.simulated"
+    return {name: tmp_path / f"{name}.html" for name in runs}
 
 
 def look(chromium: str, path: Path, *, width: int, dark: bool = False) -> Seen:
@@ -95,15 +63,52 @@ def look(chromium: str, path: Path, *, width: int, dark: bool = False) -> Seen:
     return seen
 
 
-@pytest.mark.parametrize(("name", "drawn"), [("common", 5), ("hostile", 5), ("compared", 1)])
+@pytest.mark.parametrize("name", ["common", "hostile"])
 @pytest.mark.parametrize("width", [400, 1400])
-def test_the_page_is_whole_and_alone_at_any_width(chromium, pages, width: int, name: str, drawn: int):
+def test_the_page_is_whole_and_alone_at_any_width(chromium, pages, width: int, name: str):
     wider, charts, frames, scale, _ = look(chromium, pages[name], width=width).answers
 
     assert wider <= 0
-    assert charts == drawn
+    assert charts == 5
     assert frames == 0
     assert scale > 0.85, "text in a chart is not scaled down until nobody can read it"
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run of three variants, with names and prompts that try to be more than text."""
+    folder: Path = tmp_path_factory.mktemp("compared")
+    rows = [
+        {
+            "id": f"{case} {variant}",
+            "prompt": f"{hostile.TEXTS[case % 19]} of {case}",
+            "case_id": f"{hostile.TEXTS[case % 19]} {case}",
+            "variant": variant,
+            "scores": {"exact": float((case + number) % 3 == 0), hostile.TEXTS[0]: case / 30 + number / 9},
+        }
+        for case in range(30)
+        for number, variant in enumerate(("short", hostile.TEXTS[1], "W" * 300))
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
+    words = ("--provider", "openai", "--model", "gpt-4o-mini", "--simulate", "--rpm", "none", "--out", folder / "run")
+    ran = batchrunner("run", folder / "rows.parquet", *words)
+    assert ran.code == 0, ran.err
+    ended = batchrunner("compare", folder / "run.simulated", "--html", folder / "page.html")
+    assert ended.code == 0, ended.err
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_of_a_comparison_is_whole_and_alone_at_any_width(chromium, comparison: Path, width: int):
+    light, dark = (look(chromium, comparison, width=width, dark=is_dark) for is_dark in (False, True))
+
+    wider, charts, frames, scale, ink = light.answers
+    assert wider <= 0
+    assert charts == 2
+    assert frames == 0
+    assert scale > 0.85
+    assert ink != dark.answers[-1]
+    assert light.printed.startswith(b"%PDF")
 
 
 def test_charts_follow_light_and_dark(chromium, pages):
@@ -113,9 +118,8 @@ def test_charts_follow_light_and_dark(chromium, pages):
     assert light.picture != dark.picture
 
 
-@pytest.mark.parametrize("name", ["common", "compared"])
-def test_the_page_prints(chromium, pages, name: str):
-    assert look(chromium, pages[name], width=1400).printed.startswith(b"%PDF")
+def test_the_page_prints(chromium, pages):
+    assert look(chromium, pages["common"], width=1400).printed.startswith(b"%PDF")
 
 
 def test_a_missing_package_is_named_before_anything_is_read(tmp_path: Path):
@@ -138,15 +142,10 @@ def test_odd_charts_can_be_drawn(chromium):
         Bars(title="x", unit="items", bars=[Bar(name="only", value=10**12, tone="good")]),
         Pace(title="x", unit="u", steps=[(0.0, 0.001, 0.0, None)]),
         Pace(title="x", unit="u", steps=[(0.0, 1e7, 1e9, 2e9), (1e7, 2e7, 0.0, None)], marks=[1e7]),
-        Spans(title="x", unit="u", spans=[Span(name="only", mean=0.0, low=None, high=None)]),
-        Spans(
-            title="x",
-            unit="u",
-            spans=[
-                Span(name=text, mean=10.0**n, low=-(10.0**n), high=1e15) for n, text in enumerate(hostile.TEXTS[:9])
-            ],
-        ),
         Spreads(title="x", unit="u", bars=[(0.1, 0.101, 1)], quantiles=[("p50", 0.1)]),
+        Intervals(title="x", rows=[Whisker(name="only", value=1.0, low=1.0, high=1.0)], base=1.0),
+        Intervals(title="x", rows=[Whisker(name=t, value=0.0, low=-1e9, high=1e9) for t in hostile.TEXTS], base=None),
+        Intervals(title="x", rows=[Whisker(name=t, value=1e-9, low=0.0, high=1e-8) for t in "ab"], base=1e-9),
         Spreads(title="x", unit="u", bars=[(1e-4, 1.0, 10**9), (1.0, 1e4, 0)], quantiles=[("p50", 0.1), ("p99", 9e9)]),
     ]
 

@@ -1,239 +1,277 @@
-"""Groups held against each other: figures that can be worked out by hand, intervals that hold what they say."""
+"""What groups come to against each other: means by case, wins and losses, what is unknown, what differs."""
 
 from __future__ import annotations
 
 import random
-import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
+from compare_runs import compared, item, rows, schema
 
 from batchrunner.errors import JobError
-from batchrunner.evaluate import Comparison, Mean, Pairing, Run, compare, gather_cases
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from batchrunner.evaluate import Comparison, Match, Standing
 
-PLAIN = pa.schema(
-    [
-        ("item_id", pa.string()), ("row", pa.int64()), ("status", pa.string()), ("text", pa.string()),
-        ("prompt_tokens", pa.int64()), ("completion_tokens", pa.int64()), ("failed_prompt_tokens", pa.int64()),
-        ("failed_completion_tokens", pa.int64()), ("cost_usd", pa.float64()), ("attempts", pa.int32()),
-        ("latency_s", pa.float64()), ("model", pa.string()),
+
+def standing(found: Comparison, group: str, score: str = "exact") -> Standing:
+    return next(each for each in found.standings if (each.group, each.score) == (group, score))
+
+
+def match(found: Comparison, group: str) -> Match:
+    return next(each for each in found.matches if each.group == group)
+
+
+def test_means_differences_wins_and_losses_by_hand():
+    one, other = (1.0, 0.0, 0.0, 0.5), (1.0, 1.0, 1.0, 0.0)
+    items = [item(f"c{n}", name, value) for name, all_ in (("a", one), ("b", other)) for n, value in enumerate(all_)]
+
+    found = compared(items)
+
+    assert [group.name for group in found.groups] == ["a", "b"]
+    assert standing(found, "a").mean == pytest.approx(0.375)
+    assert standing(found, "b").mean == pytest.approx(0.75)
+    against = match(found, "b")
+    assert against.difference == pytest.approx(0.375)
+    assert (against.won, against.lost, against.tied, against.cases, against.alone) == (2, 1, 1, 4, 0)
+
+
+def test_a_hairs_breadth_is_a_tie():
+    found = compared([item("c", "a", 0.1 + 0.2), item("c", "b", 0.3)])
+
+    assert (match(found, "b").won, match(found, "b").lost, match(found, "b").tied) == (0, 0, 1)
+
+
+def test_repeats_count_as_one_case_by_their_mean():
+    """Case c1 was asked three times, c2 once: each counts as much."""
+    asked = [item("c1", "a", value, repeat=n) for n, value in enumerate((1.0, 1.0, 0.0))] + [item("c2", "a", 0.0)]
+
+    found = standing(compared(asked), "a")
+
+    assert found.cases == 2
+    assert found.mean == pytest.approx(1 / 3)
+
+
+def test_repeats_do_not_narrow_the_interval():
+    """The same answer ten times over says nothing more than once."""
+    chance = random.Random(3)
+    scores = {f"c{n}": float(chance.random() < 0.5) for n in range(40)}
+    once = compared([item(case, "a", value) for case, value in scores.items()])
+    often = compared([item(case, "a", value, repeat=n) for n in range(10) for case, value in scores.items()])
+
+    assert standing(once, "a").interval == standing(often, "a").interval
+
+
+def test_the_interval_of_paired_cases_is_narrower_than_that_of_strangers():
+    chance = random.Random(4)
+    ease = [chance.random() for _ in range(80)]
+    paired = [
+        item(f"c{n}", name, value + more) for n, value in enumerate(ease) for name, more in (("a", 0), ("b", 0.05))
     ]
-)  # fmt: skip
-CASES = [("case_id", pa.string()), ("variant", pa.string()), ("repeat", pa.int64())]
+    apart = [
+        item(f"{name}{n}", name, value + more) for n, value in enumerate(ease) for name, more in (("a", 0), ("b", 0.05))
+    ]
+
+    together, strangers = match(compared(paired), "b"), match(compared(apart), "b")
+
+    assert together.interval is not None
+    assert strangers.interval is not None
+    assert together.interval.excludes_zero
+    assert not strangers.interval.excludes_zero
+    assert (strangers.paired, strangers.won, strangers.lost, strangers.tied) == (False, None, None, None)
+    assert strangers.difference == pytest.approx(together.difference)
 
 
-def item(case: str, variant: str | None, score: float | None = None, **more: Any) -> dict[str, Any]:
-    known = {
-        "item_id": f"{case}/{variant}/1", "case_id": case, "variant": variant, "repeat": 1, "status": "succeeded",
-        "text": "t", "prompt_tokens": 10, "completion_tokens": 5, "cost_usd": 0.5, "attempts": 1, "latency_s": 1.0,
-        "scores": {"right": score},
-    }  # fmt: skip
-    return known | more
-
-
-def run_of(
-    items: Iterable[dict[str, Any]], *, scores: Sequence[str] = ("right",), cases: bool = True, name: str = "A"
-) -> Run:
-    schema = pa.schema([*PLAIN, *(CASES if cases else [])])
-    if scores:
-        schema = schema.append(pa.field("scores", pa.struct([(score, pa.float64()) for score in scores])))
-    rows = [{**each, "row": row} for row, each in enumerate(items)]
-    table = pa.Table.from_pylist([{name: row.get(name) for name in schema.names} for row in rows], schema)
-    return Run(name=name, columns=schema.names, batches=table.to_batches(max_chunksize=7))
-
-
-def compared(items: Iterable[dict[str, Any]], by: str | None = "variant", **options: Any) -> Comparison:
-    baseline = options.pop("baseline", None)
-    return compare(gather_cases([run_of(items, **options)], by), baseline=baseline)
-
-
-def mean_of(found: Comparison, group: str) -> Mean:
-    return next(mean for mean in found.means if mean.group == group)
-
-
-def pairing_of(found: Comparison, group: str) -> Pairing:
-    return next(pairing for pairing in found.pairings if pairing.group == group)
-
-
-def test_wins_losses_and_ties_are_counted_by_case():
-    scores = {"a": [1, 0, 1, 1, 0.5], "b": [0, 1, 1, 0, 0.5]}
-    items = [item(f"c{number}", name, scores[name][number]) for number in range(5) for name in scores]
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_what_is_not_scored_counts_nowhere(value: float | None):
+    items = [item("c1", "a", 1.0), item("c2", "a", value), item("c1", "b", 0.5), item("c2", "b", 0.5)]
 
     found = compared(items)
 
-    assert (found.baseline, found.paired, [group.name for group in found.groups]) == ("a", True, ["a", "b"])
-    assert (mean_of(found, "a").mean, mean_of(found, "b").mean) == (pytest.approx(0.7), pytest.approx(0.5))
-    pairing = pairing_of(found, "b")
-    assert (pairing.won, pairing.lost, pairing.tied, pairing.cases) == (1, 2, 2, 5)
-    assert pairing.difference == pytest.approx(-0.2)
-    assert [case.case for case in found.differing] == ["c0", "c1", "c3"]
-    assert found.differing[0].scores == {"right": {"a": 1.0, "b": 0.0}}
-    assert found.differing[0].items == {"a": (0, 0), "b": (0, 1)}
+    assert (standing(found, "a").mean, standing(found, "a").cases, standing(found, "a").unscored) == (1.0, 1, 1)
+    assert (match(found, "b").cases, match(found, "b").alone, match(found, "b").difference) == (1, 1, -0.5)
 
 
-def test_items_without_a_score_are_left_out_and_never_zero():
-    items = [item("x", "a", 1.0), item("x", "b", None, status="rejected"), item("y", "a", None), item("y", "b", 1.0)]
+def test_a_failed_repeat_is_left_out_of_its_case():
+    items = [item("c", "a", 1.0, repeat=1), item("c", "a", None, repeat=2, status="rejected", text=None)]
 
     found = compared(items)
 
-    assert (mean_of(found, "a").cases, mean_of(found, "a").mean) == (1, 1.0)
-    assert (mean_of(found, "b").cases, mean_of(found, "b").mean) == (1, 1.0)
-    assert pairing_of(found, "b").cases == 0
-    assert [(group.items, group.succeeded, group.failed) for group in found.groups] == [(2, 2, 0), (2, 1, 1)]
+    assert (standing(found, "a").mean, standing(found, "a").unscored) == (1.0, 1)
+    assert (found.groups[0].items, found.groups[0].succeeded) == (2, 1)
 
 
-def test_repeats_are_one_case_by_their_mean():
-    items = [item("x", "a", score, repeat=time) for time, score in enumerate([1, 1, 0], 1)]
-    items += [item("x", "b", 0.5), item("y", "a", 0), item("y", "b", 0)]
+def test_a_group_that_nobody_scored_has_no_mean():
+    found = compared([item("c", "a", 1.0), item("c", "b", None)])
 
-    found = compared(items)
-
-    assert (mean_of(found, "a").cases, mean_of(found, "a").mean) == (2, pytest.approx(1 / 3))
-    assert (pairing_of(found, "b").lost, pairing_of(found, "b").tied) == (1, 1)
+    assert (standing(found, "b").mean, standing(found, "b").interval) == (None, None)
+    assert match(found, "b").difference is None
 
 
-def test_repeats_do_not_make_an_interval_narrower_than_its_cases_allow():
-    draw = random.Random(3)
-    scores = [draw.random() < 0.5 for _ in range(30)]
-    once = compared([item(f"c{number}", "a", float(score)) for number, score in enumerate(scores)])
-    often = compared(
-        [
-            item(f"c{number}", "a", float(score), repeat=time)
-            for number, score in enumerate(scores)
-            for time in range(20)
-        ]
+def test_an_unknown_price_stays_unknown():
+    found = compared(
+        [item("c1", "a"), item("c2", "a", cost_usd=None), item("c1", "b"), item("c2", "b", cost_usd=0.003)]
     )
 
-    assert mean_of(once, "a").interval == mean_of(often, "a").interval
+    assert (found.groups[0].cost_usd, found.groups[0].cost_per_item_usd) == (None, None)
+    assert found.groups[1].cost_usd == pytest.approx(0.004)
+    assert found.groups[1].cost_per_item_usd == pytest.approx(0.002)
 
 
-def test_an_interval_holds_the_truth_about_as_often_as_it_says():
-    """100 seeded trials of 60 cases: 95 % are to hold it, and fewer than 88 would be too few by any luck."""
-    held = held_difference = 0
-    for trial in range(100):
-        draw = random.Random(trial)
-        items = []
-        for number in range(60):
-            ease = draw.random()
-            items += [item(f"c{number}", "a", float(draw.random() < ease)), item(f"c{number}", "b", draw.gauss(0.3, 1))]
-        found = compared(items)
-        interval, apart = mean_of(found, "a").interval, pairing_of(found, "b").interval
-        assert interval
-        assert apart
-        held += interval.low <= 0.5 <= interval.high
-        held_difference += apart.low <= -0.2 <= apart.high
-
-    assert 88 <= held <= 100
-    assert 88 <= held_difference <= 100
-
-
-def test_the_same_items_always_give_the_same_figures():
-    items = [item(f"c{number}", name, (number * 7 % 5) / 4) for number in range(40) for name in "ab"]
-
-    assert compared(items) == compared(items)
-
-
-def test_pairs_tell_more_than_groups_on_their_own():
-    """What makes a case hard for one group makes it hard for the other: the interval of the difference is narrow."""
-    draw = random.Random(1)
-    items = []
-    for number in range(80):
-        ease = draw.random() * 10
-        items += [item(f"c{number}", "a", ease), item(f"c{number}", "b", ease + 0.5 + draw.gauss(0, 0.1))]
-    apart = [{**each, "case_id": each["item_id"]} for each in items]
-
-    paired, alone = pairing_of(compared(items), "b"), pairing_of(compared(apart), "b")
-
-    assert paired.interval
-    assert alone.interval
-    assert paired.interval.excludes_zero
-    assert not alone.interval.excludes_zero
-    assert paired.difference == pytest.approx(alone.difference)
-    assert (alone.won, alone.lost, alone.tied) == (None, None, None)
-
-
-def test_one_case_has_no_interval():
-    found = compared([item("x", "a", 1.0), item("x", "b", 0.0)])
-
-    assert mean_of(found, "a").interval is None
-    assert (pairing_of(found, "b").difference, pairing_of(found, "b").interval) == (-1.0, None)
-
-
-def test_an_unknown_price_leaves_its_groups_costs_unknown():
-    items = [item("x", "a", 1), item("x", "b", 1, cost_usd=None), item("y", "b", 1), item("y", "a", 1, cost_usd=1.5)]
-
-    found = compared(items)
-
-    assert [(group.cost_usd, group.item_usd) for group in found.groups] == [(2.0, 1.0), (None, None)]
-
-
-def test_a_copy_costs_nothing_and_is_no_unknown_price():
-    found = compared([item("x", "a", 1, cost_usd=0.0, attempts=0), item("y", "a", 1, cost_usd=None, attempts=0)])
-
-    assert found.groups[0].cost_usd == 0.0
-
-
-def test_runs_are_paired_by_item_or_by_case():
-    first = run_of([item("x", "v", 1), item("y", "v", 0)], name="monday")
-    second = run_of(
-        [{**item("y", "v", 1), "item_id": "y"}, {**item("z", "v", 1), "item_id": "z"}], cases=False, name="tuesday"
-    )
-
-    found = compare(gather_cases([first, second], None))
-
-    assert [group.name for group in found.groups] == ["monday", "tuesday"]
-    assert (pairing_of(found, "tuesday").won, pairing_of(found, "tuesday").cases) == (1, 1)
-    assert found.differing[0].items == {"monday": (0, 1), "tuesday": (1, 0)}
-
-
-def test_runs_and_a_column_make_groups_together():
-    runs = [run_of([item("x", "a", 1), item("x", None, 0)], name=name) for name in ("one", "two")]
-
-    found = compare(gather_cases(runs, "variant"), baseline="two a")
-
-    assert [group.name for group in found.groups] == ["one a", "one (none)", "two a", "two (none)"]
-    assert found.baseline == "two a"
-
-
-def test_without_scores_cases_differ_by_outcome_then_by_text():
+def test_what_was_copied_has_neither_cost_nor_time():
     items = [
-        item("same", "a"), item("same", "b"),
-        item("text", "a"), item("text", "b", text="other"),
-        item("failed", "a"), item("failed", "b", status="rejected", text=None),
-        item("alone", "a"),
+        item("c1", "a", latency_s=1.0, cost_usd=0.002),
+        item("c2", "a", origin="reused", latency_s=9.0, cost_usd=0),
+    ]
+
+    group = compared(items).groups[0]
+
+    assert (group.items, group.sent, group.cost_per_item_usd, group.latency_p95_s) == (2, 1, 0.002, 1.0)
+
+
+def test_a_row_that_was_never_sent_leaves_the_price_known():
+    items = [item("c1", "a"), item("c2", "a", status="rejected", attempts=0, cost_usd=None, prompt_tokens=None)]
+
+    group = compared(items).groups[0]
+
+    assert (group.cost_usd, group.cost_per_item_usd, group.tokens_per_item) == (0.001, 0.001, 50.0)
+
+
+def test_groups_come_in_order_of_appearance_the_baseline_first():
+    items = [item("c", name, 0.0) for name in ("b", "a", None, "")]
+
+    assert [group.name for group in compared(items).groups] == ["b", "a", "(none)", "(empty)"]
+    assert [group.name for group in compared(items, baseline="(none)").groups] == ["(none)", "b", "a", "(empty)"]
+
+
+def test_a_value_called_none_is_not_the_group_of_nulls():
+    found = compared([item("c", "(none)", 1.0), item("c", None, 0.0)])
+
+    assert [group.name for group in found.groups] == ["(none)", "(none) (2)"]
+    assert [each.mean for each in found.standings] == [1.0, 0.0]
+
+
+def test_runs_are_groups_and_runs_by_a_column_too():
+    one, other = [item("c", "x", 0.0), item("c", "y", 0.5)], [item("c", "x", 1.0)]
+
+    assert [group.name for group in compared(one, other, by=None).groups] == ["A", "B"]
+    assert [group.name for group in compared(one, other).groups] == ["A/x", "A/y", "B/x"]
+    assert match(compared(one, other, by=None), "B").difference == 0.75
+
+
+def test_without_case_ids_runs_are_paired_by_item():
+    plain = schema(cases=False)
+    one, other = (rows([item("c", "x", value, item_id="i1")], plain) for value in (0.0, 1.0))
+
+    against = match(compared(one, other, by=None), "B")
+
+    assert (against.paired, against.won, against.cases) == (True, 1, 1)
+
+
+def test_without_case_ids_groups_of_one_run_are_not_paired():
+    items = [item(f"c{n}", "ab"[n % 2], n % 3 / 2) for n in range(12)]
+
+    found = compared(rows(items, schema(cases=False)))
+
+    assert not match(found, "b").paired
+    assert (found.shared_cases, found.differing_cases) == (0, 0)
+
+
+def test_runs_with_other_scores_have_all_of_them():
+    one = rows([item("c", "x", 1.0)])
+    other = rows([item("c", "x", scores={"f1": 0.5})], schema(scores=pa.struct([("f1", pa.float32())])))
+
+    found = compared(one, other, by=None)
+
+    assert list(found.scores) == ["exact", "f1"]
+    assert [(each.score, each.group, each.mean) for each in found.standings] == [
+        ("exact", "A", 1.0), ("exact", "B", None), ("f1", "A", None), ("f1", "B", 0.5),
     ]  # fmt: skip
 
-    found = compared(items, scores=())
 
-    assert found.means == []
-    assert [case.case for case in found.differing] == ["failed", "text"]
+def test_a_column_called_scores_that_holds_none_is_no_score():
+    found = compared(rows([item("c", "a", scores="good")], schema(scores=pa.string())))
 
-
-def test_items_without_an_outcome_are_not_there_yet():
-    found = compared([item("x", "a", 1), item("y", "a", None, status=None, text=None)])
-
-    assert found.groups[0].items == 1
+    assert list(found.scores) == []
 
 
-@pytest.mark.parametrize(
-    ("by", "baseline", "said"),
-    [
-        ("varant", None, "--by varant: A has no such column; did you mean 'variant'?"),
-        ("variant", "bb", "--baseline bb: no such group; did you mean 'b'?"),
-        ("item_id", None, "more than 50 groups"),
-    ],
-)
-def test_what_cannot_be_compared_is_said(by, baseline, said):
-    items = [item(f"c{number}", name, 1) for number in range(40) for name in "ab"]
+def test_yes_and_no_are_scores():
+    found = compared(rows([item("c", "a", scores={"ok": True})], schema(scores=pa.struct([("ok", pa.bool_())]))))
 
-    with pytest.raises(JobError, match=re.escape(said)):
-        compared(items, by, baseline=baseline)
+    assert standing(found, "a", "ok").mean == 1.0
+
+
+def test_the_same_items_in_another_order_give_the_same_figures():
+    chance = random.Random(5)
+    items = [{"row": n, **item(f"c{n // 2}", "ab"[n % 2], chance.random())} for n in range(60)]
+    turned = sorted(items, key=lambda each: (each["variant"], -each["row"]))
+
+    assert compared(items).matches == compared(turned).matches
+    assert compared(items).differing == compared(turned).differing
+
+
+def test_the_cases_furthest_apart_come_first_then_by_their_id():
+    scores = {"c3": (0.0, 1.0), "c1": (1.0, 0.0), "c2": (0.5, 0.75), "c0": (0.5, 0.5)}
+    items = [item(case, name, value) for case, both in scores.items() for name, value in zip("ab", both, strict=True)]
+
+    found = compared(items)
+
+    assert [case.case for case in found.differing] == ["c1", "c3", "c2"]
+    assert (found.differing_cases, found.shared_cases) == (3, 4)
+    assert [seen.scores for seen in found.differing[0].seen] == [{"exact": 1.0}, {"exact": 0.0}]
+
+
+def test_without_scores_other_outcomes_come_before_other_answers():
+    plain = schema(scores=None)
+    texts = {"c0": ("x", "x"), "c1": ("x", "y"), "c2": ("x", None)}
+    items = [
+        item(case, name, text=text, status="succeeded" if text else "rejected")
+        for case, both in texts.items()
+        for name, text in zip("ab", both, strict=True)
+    ]
+
+    found = compared(rows(items, plain))
+
+    assert [(case.case, case.answers_differ) for case in found.differing] == [("c2", False), ("c1", True)]
+
+
+def test_items_without_an_outcome_are_left_out_and_counted():
+    found = compared([item("c", "a", 1.0), item("c", "b", status=None)])
+
+    assert found.unfinished == 1
+    assert [group.name for group in found.groups] == ["a"]
 
 
 def test_nothing_to_compare_is_said():
     with pytest.raises(JobError, match="no item has an outcome yet"):
-        compared([])
+        compared([item("c", "a", status=None)])
+
+
+@pytest.mark.parametrize(
+    ("by", "said"),
+    [
+        ("varaint", "did you mean 'variant'"),
+        ("scores", "expected a column of single values"),
+        ("zzz", "found: item_id"),
+    ],
+)
+def test_a_column_that_does_not_group_is_refused(by: str, said: str):
+    with pytest.raises(JobError, match=said):
+        compared([item("c", "a", 1.0)], by=by)
+
+
+def test_too_many_groups_are_refused():
+    with pytest.raises(JobError, match=r"--by item_id: more than 50 groups"):
+        compared([item(f"c{n}", "a", 1.0) for n in range(60)], by="item_id")
+
+
+def test_an_unknown_baseline_names_the_nearest():
+    with pytest.raises(JobError, match=r"--baseline lnog: no such group; did you mean 'long'\?"):
+        compared([item("c", "long", 1.0), item("c", "short", 1.0)], baseline="lnog")
+
+
+def test_numbers_and_truth_values_group_too():
+    assert [group.name for group in compared([item("c", "a", 1.0, repeat=n) for n in (2, 1)], by="repeat").groups] == [
+        "2", "1",
+    ]  # fmt: skip
