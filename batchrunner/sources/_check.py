@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from batchrunner.sources._types import CellKinds, ValueKinds
 from batchrunner.sources.base import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from batchrunner.records import Item
     from batchrunner.sources._input import Input
@@ -34,11 +35,11 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
     tally = _Tally(source, shard)
     for file in source.parts:
         first = tally.rows
-        for block in source.file_blocks(file, Reading(first=first, bare=True, types=known)):
+        for block in source.file_blocks(file, Reading(first=first, bare=True, types=known, schema=declared.schema)):
             tally.add(block.items)
         tally.file_rows.append(tally.rows - first)
     tally.refuse_missing_id()
-    repeats = _repeats(source, tally, known)
+    repeats = _repeats(source, tally, Reading(types=known, schema=declared.schema))
     columns = known or {**declared.types, **tally.types(), **source.partitions}
     found = Checked(
         rows=tally.rows,
@@ -140,11 +141,11 @@ class _Tally:
 _KINDS: dict[str, type[ValueKinds] | type[CellKinds]] = {"values": ValueKinds, "text": CellKinds}
 
 
-def _repeats(source: Input, tally: _Tally, types: Mapping[str, str]) -> Repeats:
+def _repeats(source: Input, tally: _Tally, told: Reading) -> Repeats:
     """Second look at the rows whose ids share their 64 bits. Raises JobError when ids that rows state are the same."""
     positions = _shared(tally.hashes)
     repeats, seen, duplicates = Repeats(), _Seen(), list[str]()
-    for item in _rows_at(source, positions, file_rows=tally.file_rows, types=types):
+    for item in _rows_at(source, positions, file_rows=tally.file_rows, told=told):
         time = seen.count(item)
         if time == 1:
             continue
@@ -182,15 +183,13 @@ class _Seen:
         return place_at(file, line=line, row=row)
 
 
-def _rows_at(
-    source: Input, positions: pa.Array, *, file_rows: Sequence[int], types: Mapping[str, str]
-) -> Iterator[Item]:
+def _rows_at(source: Input, positions: pa.Array, *, file_rows: Sequence[int], told: Reading) -> Iterator[Item]:
     skip = bytearray(b"\1") * sum(file_rows)
     for position in positions:
         skip[position.as_py()] = 0
     first = 0
     for file, rows in zip(source.parts, file_rows, strict=True):
-        wanted = Reading(first=first, stop=first + rows, skip=skip, types=types)
+        wanted = replace(told, first=first, stop=first + rows, skip=skip)
         first += rows
         if not wanted.skips(wanted.first, wanted.stop):
             for block in source.file_blocks(file, wanted):

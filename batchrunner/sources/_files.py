@@ -96,8 +96,10 @@ def _names(pattern: str, base: Path) -> list[str]:
         )
     if not glob.has_magic(pattern):
         return []
-    found = glob.glob(os.path.expanduser(pattern), root_dir=base, recursive=True)  # noqa: PTH111, PTH207
-    return sorted(name for name in found if (base / name).is_file())
+    found = sorted(glob.glob(os.path.expanduser(pattern), root_dir=base, recursive=True))  # noqa: PTH111, PTH207
+    files = [name for name in found if (base / name).is_file()]
+    # `lake/ds=2026-*` names folders of a table.
+    return files or [file for name in found for file in files_below(base / name, name)]
 
 
 def _nothing(pattern: str, base: Path) -> str:

@@ -38,21 +38,31 @@ def partition_of(name: str, pattern: str) -> dict[str, str | None]:
     if not name.startswith(fixed):
         fixed = os.path.expanduser(fixed)  # noqa: PTH111 (a pattern is no path)
     steps = name.removeprefix(fixed).strip("/").split("/")[:-1]
-    found = (match for step in steps if (match := _STEP.fullmatch(step)))
-    return {unquote(match[1]): None if match[2] == NOTHING else unquote(match[2]) for match in found}
+    found = [match for step in steps if (match := _STEP.fullmatch(step))]
+    partition = {_decoded(match[1]): None if match[2] == NOTHING else _decoded(match[2]) for match in found}
+    if len(partition) < len(found):
+        raise JobError(f"{name}: two of its folders have the same key")
+    return partition
+
+
+def _decoded(text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
 
 
 def files_below(directory: Path, name: str) -> list[str]:
-    """The files of a table: those in `key=value` folders below a directory, in order; none where there are none.
+    """The files of a table, or of one folder of it: all in `key=value` folders, in order; none where there are none.
 
     What begins with a dot or an underscore is left out, as by every reader of such tables.
     """
-    found = []
+    is_part, found = bool(_STEP.fullmatch(directory.name)), []
     for folder, folders, files in os.walk(directory):
         folders[:] = sorted(each for each in folders if not _is_hidden(each))
         steps = Path(folder).relative_to(directory)
-        if any(map(_STEP.fullmatch, steps.parts)):
-            found += [f"{name.rstrip('/')}/{steps}/{each}" for each in sorted(files) if not _is_hidden(each)]
+        if is_part or any(map(_STEP.fullmatch, steps.parts)):
+            found += [f"{Path(name) / steps / each}" for each in sorted(files) if not _is_hidden(each)]
     return found
 
 
@@ -62,14 +72,17 @@ def is_of_table(name: str) -> bool:
 
 
 def _is_hidden(step: str) -> bool:
-    return step.startswith((".", "_")) and "=" not in step
+    return (step.startswith((".", "_")) and "=" not in step) or step.endswith(".crc")
 
 
-def partition_types(files: Sequence[File]) -> dict[str, str]:
+def partition_types(files: Sequence[File], id_column: str | None = None) -> dict[str, str]:
     """What the folders' values are: int64 where each is a whole number, else string. Raises JobError.
 
-    All files must be in folders of the same keys.
+    All files must be in folders of the same keys, of which none can name items.
     """
+    for name in id_names(id_column):
+        if files and name in files[0].partition:
+            raise JobError(f"{files[0].name}: the key of a folder, {name!r}, names no items; give a column as input.id")
     for file in files:
         if [*file.partition] != [*files[0].partition]:
             raise JobError(

@@ -77,7 +77,7 @@ class Input:
         self.parts = tuple(files)
         self.source = load(name)
         self.where = None if only is None else where(only)
-        self.partitions = partition_types(self.parts)
+        self.partitions = partition_types(self.parts, id_column)
         """Columns that the files' folders give, and of which type."""
         self._checked: Checked | None = None
 
@@ -129,7 +129,7 @@ class Input:
         """The rows as `rows` has them, in blocks."""
         checked, first = self._checked, 0
         if checked is not None:
-            wanted = replace(wanted, types=checked.columns)
+            wanted = replace(wanted, types=checked.columns, schema=checked.schema)
         for index, file in enumerate(self.parts):
             end = first + checked.file_rows[index] if checked is not None else sys.maxsize
             if checked is None or not wanted.skips(first, end):
@@ -146,7 +146,7 @@ class Input:
         columns = [] if wanted.bare and wanted.columns is None else wanted.columns
         if columns is not None:
             columns = [*dict.fromkeys([*columns, *self.where.names])]
-        whole = Reading(types=wanted.types, bare=wanted.bare, columns=columns)
+        whole = Reading(types=wanted.types, schema=wanted.schema, bare=wanted.bare, columns=columns)
         return self.where.matching(self.all_blocks(file, whole), wanted)
 
     def all_blocks(self, file: File, wanted: Reading) -> Iterator[Block]:

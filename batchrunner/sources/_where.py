@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
     from batchrunner.records import Item
 
 _AT = "input.where"
+_OF_SEVERAL = frozenset(
+    {"Agg", "Correlation", "Explode", "Filter", "Over", "Quantile", "Range", "Rank", "SubPlan", "Window"}
+)
+"""What polars calls expressions that look at several rows; they would see a block of them, and not all."""
+_NAMES_AND_TEXTS = frozenset({"Alias", "Column", "String"})
+_QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
+_TIMES = re.compile(r"\b(NOW|TODAY|CURRENT_[A-Z]+)\b", re.IGNORECASE)
 _TYPES: dict[str, Any] = {
     "int64": pl.Int64, "double": pl.Float64, "bool": pl.Boolean, "string": pl.String, "json": pl.String,
 }  # fmt: skip
@@ -53,7 +62,7 @@ class Where:
         for block in blocks:
             if row >= wanted.stop:
                 return
-            mask = self._mask(block, wanted.types)
+            mask = self._mask(block, wanted)
             start, row = row, row + sum(mask)
             kept = [at for at, matches in enumerate(mask) if matches]
             chosen = [
@@ -64,17 +73,14 @@ class Where:
             size = block.size_bytes * len(items) // max(1, len(block.items))
             yield Block(items=items, end=min(row, wanted.stop), size_bytes=size, table=table)
 
-    def _mask(self, block: Block, types: Mapping[str, str]) -> list[bool]:
+    def _mask(self, block: Block, wanted: Reading) -> list[bool]:
         if not block.items:
             return []
-        if block.table is not None:
-            frame = pl.from_arrow(block.table.select([name for name in self.names if name in block.table.schema.names]))
-            assert isinstance(frame, pl.DataFrame)
-            absent = [pl.lit(None).alias(name) for name in self.names if name not in frame.columns]
-            frame = frame.with_columns(absent) if absent else frame
-        else:
-            frame = _frame(block.items, self.names, types)
-        told = self._told(frame)
+        told = self._told(
+            _frame(block.items, self.names, wanted.types)
+            if block.table is None
+            else _frame_of_table(block.table, self.names, wanted.schema)
+        )
         matches = told.to_list() if len(told) == len(block.items) else told.to_list() * len(block.items)
         return [item.fault is not None or bool(match) for item, match in zip(block.items, matches, strict=True)]
 
@@ -86,15 +92,30 @@ class Where:
 
 
 def where(text: str) -> Where:
-    """Raises JobError for what is no expression."""
+    """Raises JobError for what is no expression over single rows, or is another one at another time."""
+    if (time := _TIMES.search(_QUOTED.sub("", text))) is not None:
+        raise JobError(
+            f"{_AT}: {time[0]} would choose other rows each time; give the day as a parameter: '{{{{ params.ds }}}}'"
+        )
     try:
         condition = pl.sql_expr(text)
         names = [*dict.fromkeys(condition.meta.root_names())]
+        several = _looks_at_several(json.loads(condition.meta.serialize(format="json")))
     except pl.exceptions.PolarsError as error:
         raise JobError(
             f"{_AT}: {text!r}: {_short(error)}; expected a polars SQL expression such as \"status = 'open'\""
         ) from None
+    if several:
+        raise JobError(f"{_AT}: {text!r}: expected a condition of single rows, got one that looks at several of them")
     return Where(text=text, condition=condition, names=names)
+
+
+def _looks_at_several(tree: Any, within: str = "") -> bool:
+    if isinstance(tree, dict):
+        return any(name in _OF_SEVERAL or _looks_at_several(inner, name) for name, inner in tree.items())
+    if isinstance(tree, list):
+        return any(_looks_at_several(inner, within) for inner in tree)
+    return tree == "Len" and within not in _NAMES_AND_TEXTS
 
 
 def _frame(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str]) -> pl.DataFrame:
@@ -112,6 +133,18 @@ def _frame(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str]
                 f"{items[0].file}: changed since it was checked (column {name!r}: {_short(error)})"
             ) from None
     return pl.DataFrame(columns) if columns else pl.DataFrame({"": [None] * len(items)})
+
+
+def _frame_of_table(table: pa.RecordBatch, names: Sequence[str], schema: pa.Schema | None) -> pl.DataFrame:
+    """The same of a table; a file may lack a column, or hold a narrower type than the whole input has."""
+    columns = {}
+    for name in names:
+        kind = schema.field(name).type if schema is not None and name in schema.names else pa.null()
+        column = table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, kind)
+        columns[name] = column if column.type == kind else column.cast(kind, safe=False)
+    frame = pl.from_arrow(pa.table(columns)) if columns else pl.DataFrame({"": [None] * table.num_rows})
+    assert isinstance(frame, pl.DataFrame)
+    return frame
 
 
 def _empty(schema: pa.Schema, names: Sequence[str]) -> pl.DataFrame:

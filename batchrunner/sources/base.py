@@ -67,6 +67,8 @@ class Reading:
     id_column: str | None = None
     types: Mapping[str, str] = field(default_factory=dict)
     """What the checking pass found the columns to be; empty before it."""
+    schema: pa.Schema | None = None
+    """The same for formats that declare types."""
     bare: bool = False
     """Only who the rows are is wanted: items may come without columns."""
     columns: Sequence[str] | None = None

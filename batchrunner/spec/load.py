@@ -137,7 +137,7 @@ def _job(
         rows=home.rows,
         base=Path() if home.path is None else home.path.parent,
         params=values,
-        params_in_input_path=fill.used_in("input", "path"),
+        params_in_input=_of_input(fill),
         runs_dir=environ.get(RUNS_DIR_VARIABLE) or None,
         matrix=matrix_of(checked.matrix),
         **sections,
@@ -163,16 +163,22 @@ def _sign_in_faults(tree: Mapping[str, Any]) -> Iterator[Fault]:
         yield Fault(at=("provider", "oauth2"), said="expected either api_key or oauth2, got both")
 
 
+def _of_input(fill: Substitution) -> tuple[str, ...]:
+    """The parameters that choose the rows."""
+    return tuple(dict.fromkeys([*fill.used_in("input", "path"), *fill.used_in("input", "where")]))
+
+
 def _directory_faults(fill: Substitution) -> Iterator[Fault]:
     """Two values of a parameter must not share a directory."""
     at = ("output", "dir")
     if at not in fill.used:
         return
-    for name in fill.used_in("input", "path"):
+    for name in _of_input(fill):
         if name not in fill.used_in(*at):
+            where = "path" if name in fill.used_in("input", "path") else "where"
             said = (
-                f"parameter {name!r} is used in input.path but not here, so tonight's rows would replace last night's;"
-                f" add {{{{ params.{name} }}}}, or leave output.dir out"
+                f"parameter {name!r} is used in input.{where} but not here, so tonight's rows would replace last "
+                f"night's; add {{{{ params.{name} }}}}, or leave output.dir out"
             )
             yield Fault(at=at, said=said)
 

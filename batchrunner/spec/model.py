@@ -237,8 +237,8 @@ class JobSpec:
     base: Path = field(default_factory=Path)
     """What relative paths of the job are relative to: the job file's directory, else the working directory."""
     params: Mapping[str, str] = field(default_factory=dict)
-    params_in_input_path: tuple[str, ...] = ()
-    """In order of first use."""
+    params_in_input: tuple[str, ...] = ()
+    """Those that choose the rows, by path or `where`, in order of first use."""
     provider: ProviderSpec = field(default_factory=ProviderSpec)
     request: Mapping[str, Any] = field(default_factory=dict)
     """As written: templates are still templates."""

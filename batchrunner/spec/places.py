@@ -92,7 +92,7 @@ def _beside(spec: JobSpec) -> _Place:
 
 
 def _named(root: _Place, spec: JobSpec) -> _Place:
-    uses = [f"{name}={_step(spec.params[name])}" for name in spec.params_in_input_path]
+    uses = [f"{name}={_step(spec.params[name])}" for name in spec.params_in_input]
     return root.below(spec.name, *([_short(",".join(uses))] if uses else []))
 
 

@@ -31,7 +31,7 @@ requests_per_minute = "none"
 [output]
 keep = ["ds", "region", "open"]
 """
-OPEN = "region = '{{ params.region }}' AND open"
+OPEN = "region = 'eu' AND open"
 
 
 def write_job(folder: Path, url: str, where: str = OPEN) -> Path:
@@ -77,6 +77,21 @@ def test_each_night_buys_what_its_folders_and_its_filter_add(tmp_path):
     assert table["row"].to_list() == [*range(10)]
     assert table["text"][0].startswith("echo: 2026-11-22 eu: text 0")
     assert "10 rows" in reported.out
+
+
+def test_a_parameter_of_the_filter_names_the_run(tmp_path):
+    """Otherwise one region's rows would replace the other's."""
+    write_day(tmp_path, "2026-11-20")
+    with counting() as server:
+        job = write_job(tmp_path, server.url, "region = '{{ params.region }}' AND open")
+        runs = [batchrunner("run", job, "--param", f"region={region}", "--json").summary for region in ("eu", "us")]
+        job.write_text(job.read_text().replace("[output]", '[output]\ndir = "runs/all"'))
+        refused = batchrunner("run", job)
+
+    assert [run["run"].rpartition("/")[2] for run in runs] == ["region=eu", "region=us"]
+    assert [run["now"]["sent"] for run in runs] == [5, 5]
+    assert refused.code == 2
+    assert "parameter 'region' is used in input.where but not here" in refused.err
 
 
 def test_a_typo_in_the_filter_costs_nothing(tmp_path):

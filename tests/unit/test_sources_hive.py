@@ -91,6 +91,9 @@ def test_a_key_is_a_number_where_all_its_values_are(tmp_path, values, kind):
         ("t/ds=2026-11-20/*/*.jsonl", ["hour"]),
         ("t/**/*.jsonl", ["ds", "hour"]),
         ("t/ds=2026-11-20", ["hour"]),
+        ("t/ds=2026-*", ["ds", "hour"]),
+        ("t/ds=2026-11-20/hour=7", []),
+        ("t/ds=2026-11-20/hour=*", ["hour"]),
         ("t/ds=2026-11-20/hour=7/part-0.jsonl", []),
     ],
 )
@@ -128,6 +131,23 @@ def test_files_in_folders_of_other_keys_are_refused(tmp_path):
 
     with pytest.raises(JobError, match=r"expected a file in folders a=\.\.\., like .*, got a=\.\.\./b=\.\.\."):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [("k=1/k=2", "two of its folders have the same key"), ("id=1", "the key of a folder, 'id', names no items")],
+)
+def test_keys_that_mean_nothing_are_refused(tmp_path, folder, said):
+    table(tmp_path, "jsonl", folder)
+
+    with pytest.raises(JobError, match=said):
+        opened(tmp_path)
+
+
+def test_bytes_that_are_no_text_stay_as_they_are_written(tmp_path):
+    table(tmp_path, "jsonl", "k=%FE", "k=%FF")
+
+    assert {item.columns["k"] for item in items(tmp_path)} == {"%FE", "%FF"}
 
 
 def test_a_new_folder_is_more_of_the_same_input(tmp_path):

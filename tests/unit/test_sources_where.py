@@ -169,6 +169,7 @@ def test_an_empty_input_has_no_columns_to_miss(tmp_path):
         ("kind = ", 'input.where: "kind = ": '),
         ("n + 1", "is Int64; expected a condition"),
         ("n < 'x'", "input.where: \"n < 'x'\": "),
+        ("n > CURRENT_DATE", "CURRENT_DATE would choose other rows each time; give the day as a parameter"),
     ],
 )
 def test_what_cannot_be_judged_is_said(tmp_path, kind, only, said):
@@ -176,3 +177,39 @@ def test_what_cannot_be_judged_is_said(tmp_path, kind, only, said):
 
     with pytest.raises(JobError, match=re.escape(said).replace('\\"', "['\"]").replace('"', "['\"]")):
         opened(tmp_path, kind, only)
+
+
+SEVERAL = (
+    "n > AVG(n)", "COUNT(*) > 1", "n = MAX(n)", "SUM(n) OVER (PARTITION BY kind) > 1", "FIRST(n) = n", "MEDIAN(n) > 1",
+    "ROW_NUMBER() OVER (ORDER BY n) < 3", "LAG(n) OVER (ORDER BY n) > 1", "RANK() OVER (ORDER BY n) = 1",
+    "QUANTILE_CONT(n, 0.5) > 1", "STDDEV(n) > 1", "CORR(n, n) > 1", "COUNT(DISTINCT n) > 1", "n = (SELECT 1)",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("only", SEVERAL)
+def test_what_looks_at_several_rows_is_refused(tmp_path, only):
+    """It would see one block of them, and another one the next time."""
+    write(tmp_path, "jsonl")
+
+    with pytest.raises(JobError, match=r"input\.where: "):
+        opened(tmp_path, "jsonl", only)
+
+
+@pytest.mark.parametrize(
+    "only",
+    ["kind = 'Len'", "kind IN ('Agg', 'Over')", "LENGTH(kind) = 1", "COALESCE(maybe, 1) = 1", "kind = 'now and today'"],
+)
+def test_what_only_sounds_like_that_is_not(tmp_path, only):
+    write(tmp_path, "jsonl")
+
+    opened(tmp_path, "jsonl", only)
+
+
+@pytest.mark.parametrize("only", ["LOWER(status) = 'open'", "status LIKE 'O%'", "size > 2.5 OR status = 'Open'"])
+def test_a_file_may_lack_a_column_or_hold_a_narrower_type(tmp_path, only):
+    pl.DataFrame({"id": ["a", "b"], "size": [1, 2]}).write_parquet(tmp_path / "1.parquet")
+    pl.DataFrame({"id": ["c", "d"], "size": [1.5, 2.0], "status": ["Open", "shut"]}).write_parquet(
+        tmp_path / "2.parquet"
+    )
+
+    assert [item.item_id for item in opened(tmp_path, "parquet", only)[0].rows()] == ["c"]

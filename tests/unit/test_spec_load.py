@@ -137,7 +137,7 @@ def test_requests_stay_templates(job):
 
     assert spec.request["prompt"] == "Classify: {{ subject }} of {{ params.ds }}"
     assert spec.params == {"ds": "2026-11-20", "region": "eu"}
-    assert spec.params_in_input_path == ("region", "ds")
+    assert spec.params_in_input == ("region", "ds")
     assert spec.rows_are_data
 
 
@@ -155,7 +155,7 @@ def test_a_checked_job_cannot_be_changed(job):
         ("[limit]\nper = 'key'", "unknown key 'limit'; did you mean 'limits'?"),
         ("temperature = 1", "unknown key 'temperature'; it belongs in [request]"),
         ("[provider]\nagent_id = 1", "unknown key 'agent_id' in [provider]; it belongs in [request]"),
-        ("[score]\nx = 1", "unknown key 'score'; did you mean 'storage'?"),
+        ("[scor]\nx = 1", "unknown key 'scor'; did you mean 'score'?"),
         ("[provider]\nregion = 'eu'", "unknown key 'region' in [provider]; it belongs in [storage]"),
         (
             "[prices.'gpt-4.1']\ninput_per_million = 1\noutput_per_million = 1\ncached = 1",

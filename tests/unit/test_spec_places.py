@@ -17,7 +17,7 @@ def nightly(**changed: Any) -> JobSpec:
     return JobSpec(**parts | {"path": Path("jobs/nightly.toml")} | changed)
 
 
-BY_DATE: dict[str, Any] = {"params": {"ds": "2026-11-20", "x": "y"}, "params_in_input_path": ("ds",)}
+BY_DATE: dict[str, Any] = {"params": {"ds": "2026-11-20", "x": "y"}, "params_in_input": ("ds",)}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_tilde_is_the_home_directory(monkeypatch):
 
 
 def test_several_parameters_make_one_step():
-    spec = nightly(params={"ds": "1", "region": "eu"}, params_in_input_path=("region", "ds"))
+    spec = nightly(params={"ds": "1", "region": "eu"}, params_in_input=("region", "ds"))
 
     assert run_dir(spec) == Path("jobs/runs/triage/region=eu,ds=1")
 
@@ -72,7 +72,7 @@ def test_several_parameters_make_one_step():
 @given(first=st.text(min_size=1), second=st.text(min_size=1))
 def test_different_values_of_a_parameter_have_different_directories(first, second):
     places = [
-        run_dir(nightly(params={"ds": value}, params_in_input_path=("ds",)), runs_dir="/r") for value in (first, second)
+        run_dir(nightly(params={"ds": value}, params_in_input=("ds",)), runs_dir="/r") for value in (first, second)
     ]
 
     assert (places[0] == places[1]) is (first == second)
