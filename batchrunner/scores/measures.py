@@ -8,7 +8,6 @@ import unicodedata
 from typing import TYPE_CHECKING, Any
 
 import orjson
-import polars as pl
 
 from batchrunner.errors import JobError
 from batchrunner.expect import candidates
@@ -86,6 +85,8 @@ def regex(texts: Sequence[str | None], spec: ScoreSpec) -> list[Any]:
 
     By an engine whose time grows with the text alone, whatever the pattern.
     """
+    import polars as pl
+
     try:
         pattern = spec.pattern or ""
         found = pl.Series(texts, dtype=pl.String).str.extract_groups(f"(?P<whole>{pattern})")

@@ -8,15 +8,16 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 
 from batchrunner.errors import JobError
 from batchrunner.sources._identity import found, json_bytes
-from batchrunner.sources.base import Block, Reading
+from batchrunner.sources.base import ARROW_TYPES, Block, Reading
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    import polars as pl
 
     from batchrunner.records import Item
 
@@ -28,9 +29,6 @@ _OF_SEVERAL = frozenset(
 _NAMES_AND_TEXTS = frozenset({"Alias", "Column", "String"})
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
 _TIMES = re.compile(r"\b(NOW|TODAY|CURRENT_[A-Z]+)\b", re.IGNORECASE)
-_TYPES: dict[str, Any] = {
-    "int64": pl.Int64, "double": pl.Float64, "bool": pl.Boolean, "string": pl.String, "json": pl.String,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +49,11 @@ class Where:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (found: {found(columns)})"
                 raise JobError(f"{_AT}: no column {name!r}{hint}")
-        empty = _empty(schema, self.names) if schema is not None else _frame([], self.names, columns)
-        kind = self._told(empty).dtype
-        if kind != pl.Boolean:
+        kinds = {name: ARROW_TYPES[columns[name]] if schema is None else schema.field(name).type for name in self.names}
+        kind = self._told(
+            pa.table({name: pa.array([], kind) for name, kind in kinds.items()} or {"": pa.nulls(0)})
+        ).dtype
+        if str(kind) != "Boolean":
             raise JobError(f"{_AT}: {self.text!r} is {kind}; expected a condition such as \"status = 'open'\"")
 
     def matching(self, blocks: Iterable[Block], wanted: Reading) -> Iterator[Block]:
@@ -77,14 +77,18 @@ class Where:
         if not block.items:
             return []
         told = self._told(
-            _frame(block.items, self.names, wanted.types)
+            _values(block.items, self.names, wanted.types)
             if block.table is None
-            else _frame_of_table(block.table, self.names, wanted.schema)
+            else _columns(block.table, self.names, wanted.schema)
         )
         matches = told.to_list() if len(told) == len(block.items) else told.to_list() * len(block.items)
         return [item.fault is not None or bool(match) for item, match in zip(block.items, matches, strict=True)]
 
-    def _told(self, frame: pl.DataFrame) -> pl.Series:
+    def _told(self, table: pa.Table) -> pl.Series:
+        import polars as pl
+
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)
         try:
             return frame.select(self.condition.alias("it")).to_series()
         except pl.exceptions.PolarsError as error:
@@ -97,6 +101,8 @@ def where(text: str) -> Where:
         raise JobError(
             f"{_AT}: {time[0]} would choose other rows each time; give the day as a parameter: '{{{{ params.ds }}}}'"
         )
+    import polars as pl
+
     try:
         condition = pl.sql_expr(text)
         names = [*dict.fromkeys(condition.meta.root_names())]
@@ -118,7 +124,7 @@ def _looks_at_several(tree: Any, within: str = "") -> bool:
     return tree == "Len" and within not in _NAMES_AND_TEXTS
 
 
-def _frame(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str]) -> pl.DataFrame:
+def _values(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str]) -> pa.Table:
     """The columns that are read, of the types that they have in the whole input."""
     columns = {}
     for name in names:
@@ -127,30 +133,22 @@ def _frame(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str]
         if kind == "json":
             values = [None if value is None else json_bytes(value).decode() for value in values]
         try:
-            columns[name] = pl.Series(name, values, dtype=_TYPES[kind])
-        except (TypeError, OverflowError, pl.exceptions.PolarsError) as error:
+            columns[name] = pa.array(values, ARROW_TYPES[kind])
+        except (pa.ArrowException, TypeError, OverflowError) as error:
             raise JobError(
                 f"{items[0].file}: changed since it was checked (column {name!r}: {_short(error)})"
             ) from None
-    return pl.DataFrame(columns) if columns else pl.DataFrame({"": [None] * len(items)})
+    return pa.table(columns or {"": pa.nulls(len(items))})
 
 
-def _frame_of_table(table: pa.RecordBatch, names: Sequence[str], schema: pa.Schema | None) -> pl.DataFrame:
+def _columns(table: pa.RecordBatch, names: Sequence[str], schema: pa.Schema | None) -> pa.Table:
     """The same of a table; a file may lack a column, or hold a narrower type than the whole input has."""
     columns = {}
     for name in names:
         kind = schema.field(name).type if schema is not None and name in schema.names else pa.null()
         column = table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, kind)
         columns[name] = column if column.type == kind else column.cast(kind, safe=False)
-    frame = pl.from_arrow(pa.table(columns)) if columns else pl.DataFrame({"": [None] * table.num_rows})
-    assert isinstance(frame, pl.DataFrame)
-    return frame
-
-
-def _empty(schema: pa.Schema, names: Sequence[str]) -> pl.DataFrame:
-    frame = pl.from_arrow(pa.schema([schema.field(name) for name in names]).empty_table())
-    assert isinstance(frame, pl.DataFrame)
-    return frame
+    return pa.table(columns or {"": pa.nulls(table.num_rows)})
 
 
 def _short(error: Exception) -> str:
