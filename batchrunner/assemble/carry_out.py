@@ -16,7 +16,7 @@ from batchrunner.assemble.epochs import take_up
 from batchrunner.assemble.execute import MOST_LANES, Execution, Manner
 from batchrunner.assemble.expecting import compiled
 from batchrunner.assemble.feed import InputFeed, failed_sessions
-from batchrunner.assemble.reuse import TakenOver, take_over
+from batchrunner.assemble.reuse import TakenOver, take_over, together
 from batchrunner.assemble.selection import Selection, select
 from batchrunner.assemble.state import Chronicle
 from batchrunner.assemble.table import publish_results
@@ -64,7 +64,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
         check_target(run.directory / RESULTS, run_id=run.run_id, overwrite=invocation.overwrite)
         take_up(run, prepared, accept_change=invocation.accept_change, ways_out=invocation.ways_out)
         selection = _selection(prepared, invocation)
-        taken = TakenOver() if invocation.redo else take_over(run, prepared, selection, simulate=invocation.simulate)
+        taken = _taken(run, prepared, selection, invocation)
         spent = run.spent()
         before = _items(run.ledger, prepared, selection, spent)
         settled = bytes(run.ledger.settled_mask())[: selection.stop].count(1)
@@ -202,6 +202,16 @@ def _counts(items: Items, settled: int) -> Counts:
     """What need not be done again; bad rows are judged anew."""
     rejected = settled - items.succeeded
     return Counts(succeeded=items.succeeded, rejected=rejected, exhausted=items.exhausted, length=items.length)
+
+
+def _taken(run: Run, prepared: Prepared, selection: Selection, invocation: Invocation) -> TakenOver:
+    """What need not be bought. Nothing is taken over for what is bought again, but that is bought once for all."""
+    redo = invocation.redo
+    if redo is None:
+        return take_over(run, prepared, selection, simulate=invocation.simulate)
+    if not prepared.ready.job.reuse.dedupe:
+        return TakenOver()
+    return together(prepared, selection, _skip(run.ledger, prepared, selection, redo), _resend(prepared, redo))
 
 
 def _skip(ledger: Ledger, prepared: Prepared, selection: Selection, redo: Redo | None) -> bytearray:

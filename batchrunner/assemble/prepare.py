@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from batchrunner.spec import JobSpec, Matrix, Shard
     from batchrunner.telemetry import Collector
     from batchrunner.templates import Asker
+    from batchrunner.worker import Asks
 
 T = TypeVar("T")
 OPTIONS = ("deployment", "api_version")
@@ -82,10 +83,12 @@ class Prepared:
         except BadRow:
             return None
 
-    def key_of(self, item: Item) -> str | None:
-        """What is bought for an item; None when it cannot be asked."""
+    def key_of(self, item: Item, asks: Asks | None = None) -> str | None:
+        """What is bought for an item, or by what is sent instead; None when it cannot be asked."""
         try:
-            return self.request(item).key
+            if asks is None or item.fault is not None:
+                return self.request(item).key
+            return conversation.build(self.ready.provider, asks.ask(item.columns), self.ready.endpoint).key
         except BadRow:
             return None
 

@@ -7,6 +7,7 @@ import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import JobError, RunError
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from batchrunner.assemble.selection import Selection
     from batchrunner.records import Outcome
     from batchrunner.store import Run, View
+    from batchrunner.worker import Asks
 
 REUSED, DUPLICATE = "reused", "duplicate"
 SETTLED, ANSWERED = ("succeeded", "rejected"), ("succeeded",)
@@ -113,6 +115,11 @@ def foreseen(
     return TakenOver(reused=reused, duplicates=duplicates, followers=followers)
 
 
+def together(prepared: Prepared, selection: Selection, skip: bytearray, resend: Asks | None) -> TakenOver:
+    """Of items that are bought again those that ask the same, now too where they are sent otherwise: one for all."""
+    return TakenOver(followers=_wanted(prepared, selection, skip, resend).followers())
+
+
 def _reusable(view: View, wanted: Wanted, prepared: Prepared) -> Iterator[Outcome]:
     """Copies of another run's answers, those alone that are what this job expects."""
     expectation = prepared.ready.expected.expectation
@@ -166,17 +173,23 @@ def earlier_runs(prepared: Prepared, *, apart: Path, simulate: bool) -> Iterator
                         yield directory
 
 
-def _wanted(prepared: Prepared, selection: Selection, skip: bytes) -> Wanted:
-    """The open rows that are asked on their own, by what they ask."""
+def _wanted(prepared: Prepared, selection: Selection, skip: bytes | bytearray, resend: Asks | None = None) -> Wanted:
+    """The open rows that are asked on their own, by what they ask, and what is sent instead."""
     if prepared.asker.has_turns:
         raise JobError("reuse: expected items of one turn each; leave [reuse] out of a job with turns")
     wanted = Wanted()
     for item in selection.of(prepared.ready.source.rows(skip=skip, stop=selection.stop)):
         key = None if prepared.session_of(item) is not None else prepared.key_of(item)
+        if key is not None and resend is not None:
+            key = _both(key, prepared.key_of(item, resend))
         if key is not None:
             wanted.add(Open(row=item.row, item_id=item.item_id, file=item.file, line=item.line), key)
     wanted.sort()
     return wanted
+
+
+def _both(key: str, other: str | None) -> str | None:
+    return None if other is None else blake2b(f"{key} {other}".encode(), digest_size=16).hexdigest()
 
 
 def record_all(run: Run, outcomes: Iterable[Outcome]) -> int:

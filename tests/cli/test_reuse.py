@@ -87,6 +87,25 @@ def test_rows_that_ask_the_same_are_sent_once(tmp_path):
     assert more.summary["now"]["sent"] == 0
 
 
+def test_what_is_bought_again_is_bought_once_for_all_that_ask_it(tmp_path):
+    rows = [{"id": f"r{n}", "prompt": f"Say {n % 3}", "tone": "ab"[n % 2]} for n in range(12)]
+    write_rows(tmp_path / "mon.jsonl", rows)
+    with counting() as server:
+        job = write_job(tmp_path, server.url, "dedupe = true")
+        batchrunner("run", job, "--param", "ds=mon")
+        run = tmp_path / "runs/tickets-mon"
+        again = batchrunner("redo", run, "--where", "item_id != 'r0'")
+        longer = batchrunner("redo", run, "--where", "true", "--set", "request.max_tokens=9")
+        asked = server.books().asked
+
+    assert [again.code, longer.code] == [0, 0], longer.err
+    assert dict(asked) == {"Say 0": 3, "Say 1": 3, "Say 2": 3}
+    table = pl.read_parquet(longer.last_line)
+    assert table["status"].unique().to_list() == ["succeeded"]
+    assert table["sent_changes"].unique().to_list() == ["request.max_tokens"]
+    assert table["origin"].value_counts().sort("origin").rows() == [("duplicate", 9), ("sent", 3)]
+
+
 def test_simulated_answers_are_never_taken_for_real_ones(tmp_path):
     write_rows(tmp_path / "mon.jsonl", prompts(4))
     write_rows(tmp_path / "tue.jsonl", prompts(4))
