@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from batchrunner import assemble, spec
-from batchrunner.errors import JobError
+from batchrunner.errors import JobError, RunLocked
 from batchrunner.sources import write_frame
+from batchrunner.store import lock_is_held, lock_path
 
 if TYPE_CHECKING:
     from batchrunner.events import Progress
@@ -101,13 +103,16 @@ def prepared(
     ways = {name: given.pop(name) for name in WAYS if name in given}
     overrides = _overrides(given)
     if rows is not None:
-        overrides["input.path"] = str(write_frame(rows, _beside(out)))
+        overrides["input.path"] = str(_beside(out))
     texts = {name: str(value) for name, value in params.items()}
     loaded = _job(job, overrides, params=texts, environ=environ)
     if isinstance(job, Mapping) and out is None and loaded.output.dir is None:
         raise JobError("out: expected a directory for the run, since a dict has no place of its own; or output.dir")
     found = spec.run_dir(loaded, out=None if out is None else str(out), simulate=simulate)
     place = assemble.place_of(found, environ)
+    if rows is not None:
+        waits_s = float(ways.get("wait_lock_s", 0))
+        write_frame(rows, _beside(out), before=lambda: _await_free(place.directory, waits_s))
     invocation = assemble.Invocation(
         directory=place.directory,
         address=place.address,
@@ -119,6 +124,15 @@ def prepared(
         **more,
     )
     return loaded, invocation
+
+
+def _await_free(directory: Path, wait_s: float) -> None:
+    """Rows that a run at work reads are not replaced under it. Raises RunLocked."""
+    until = time.monotonic() + wait_s
+    while lock_is_held(lock_path(directory)):
+        if time.monotonic() >= until:
+            raise RunLocked(f"{directory} is in use with other rows; wait for it (wait_lock_s), or give another out")
+        time.sleep(0.2)
 
 
 def _beside(out: str | Path | None) -> Path:

@@ -17,6 +17,7 @@ name = "{name}"
 [input]
 path = "prompts.jsonl"           # relative to this file; .jsonl .parquet .csv, plain, .gz or .zst; globs
 # id = "ticket_id"               # a unique column; default id, custom_id, else a hash of the row
+# where = "tier = 'gold'"        # a polars SQL expression: the rows for which it is true
 
 [provider]
 kind = "tess"                    # see `batchrunner providers`
@@ -47,6 +48,15 @@ agent_id = 8794
 [reuse]
 # from = "runs/{name}-*"         # answers of earlier runs under the same request are taken over
 # dedupe = true                  # rows that ask the same are sent once
+
+[matrix]
+# model = ["tess-6", "tess-5"]   # every row with each of these values, of any field that [request] does not set
+# repeats = 3                    # so often each; then `batchrunner compare runs/{name}`
+
+# [[score]]                      # a number for each answer
+# name = "right"
+# kind = "exact"                 # normalised, contains, regex, number, json, python, judge
+# expected = "{{{{ label }}}}"
 
 [storage]
 # endpoint = "https://minio.example.com"         # where input or output is on an object store of one's own

@@ -11,18 +11,22 @@ import pyarrow.parquet as pq
 from batchrunner.errors import JobError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
-def write_frame(rows: Any, path: Path) -> Path:
+def write_frame(rows: Any, path: Path, *, before: Callable[[], None] = lambda: None) -> Path:
     """Keep a table of polars, pandas or pyarrow, or a list of dicts, as Parquet at `path`, unless it is there as it is.
 
-    Raises JobError for what is none of them, or cannot be kept there.
+    `before` is called before other rows are replaced, and may raise. Raises JobError for what is none of them, or
+    cannot be kept there.
     """
     data = _parquet(_table(rows))
     try:
-        if path.exists() and path.stat().st_size == data.size and path.read_bytes() == data.to_pybytes():
-            return path
+        if path.exists():
+            if path.stat().st_size == data.size and path.read_bytes() == data.to_pybytes():
+                return path
+            before()
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
         beside.write_bytes(data)

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,7 +17,7 @@ from counting_server import counting
 from driving import prompts, write_rows
 
 import batchrunner
-from batchrunner.errors import JobChanged, JobError
+from batchrunner.errors import JobChanged, JobError, RunLocked
 from batchrunner.sources import write_frame
 
 if TYPE_CHECKING:
@@ -184,6 +185,39 @@ def test_progress_is_called_or_written_and_its_fault_drains_the_run(tmp_path, se
     with pytest.raises(ZeroDivisionError):
         batchrunner.run(rows, out=tmp_path / "broken", progress=broken, **settings(server))
     assert batchrunner.plan(rows, out=tmp_path / "broken", **settings(server))["items"]["total"] == 3
+
+
+def test_rows_are_not_replaced_under_a_run_that_reads_them(tmp_path, server):
+    slow = settings(server, concurrency=1, out=tmp_path / "run")
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(batchrunner.run, rows=prompts(60), **slow)
+        while server.answered() < 3:
+            time.sleep(0.01)
+        with pytest.raises(RunLocked, match="is in use with other rows"):
+            batchrunner.run(rows=prompts(5, prefix="other"), **slow)
+        with pytest.raises(RunLocked, match="is in use"):
+            batchrunner.run(rows=prompts(60), **slow)
+        later = batchrunner.run(rows=prompts(5, prefix="other"), wait_lock_s=30, **slow)
+
+    assert first.result().ok
+    assert first.result().summary["items"]["succeeded"] == 60
+    assert later.to_polars()["item_id"].to_list() == [f"other{n}" for n in range(5)]
+
+
+def test_variants_and_scores_are_settings_too(tmp_path, server):
+    found = batchrunner.run(
+        rows=[{"id": 1, "q": "red", "want": "red"}, {"id": 2, "q": "blue", "want": "green"}],
+        matrix={"prompt": {"a": "Say {{ q }}", "b": "Tell {{ q }}"}, "repeats": 2},
+        score=[{"name": "right", "kind": "contains", "expected": "{{ want }}"}],
+        out=tmp_path / "run",
+        **settings(server),
+    )
+
+    table = found.to_polars()
+    assert table["item_id"].to_list()[:5] == ["1/a/1", "1/a/2", "1/b/1", "1/b/2", "2/a/1"]
+    assert table["scores"].struct.field("right").to_list() == [1.0] * 4 + [0.0] * 4
+    with pytest.raises(JobError, match=r"score: \[0\]\.kind: expected 'exact'"):
+        batchrunner.run(rows=[], score=[{"name": "x", "kind": "y"}], out=tmp_path / "other", **settings(server))
 
 
 def test_a_section_has_keys_of_any_kind(tmp_path, server):
