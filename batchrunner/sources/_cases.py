@@ -35,37 +35,61 @@ class Ways:
 
 
 class Cases(Input):
-    """Rows `len(ways) * n` and the next ones are what comes of row n; their id is `case/variant/repeat`."""
+    """Rows `len(ways) * n` and the next ones are what comes of row n; their id is `case/variant/repeat`.
+
+    Columns of the rows that are called like those of the cases, as the results of another matrix have, get `input_`
+    in front.
+    """
 
     def __init__(self, rows: Input, ways: Ways) -> None:
         only = None if rows.where is None else rows.where.text
         super().__init__(rows.parts, name=rows.format, id_column=rows.id_column, only=only)
         self.ways = ways
+        self._names = {name: f"input_{name}" for name in CASE_COLUMNS if name != rows.id_column}
+        """What columns of the rows are called beside those of the cases. The one that names rows names cases."""
 
     def of_checked(self, checked: Checked) -> Checked:
-        """What was found of the rows, told of the items. Raises JobError for columns whose names are taken."""
-        taken = [name for name in CASE_COLUMNS if name in checked.columns and name not in checked.id_columns]
-        if taken:
-            raise JobError(
-                f"matrix: the input has a column {taken[0]!r}, which the matrix gives to every item; rename it"
-            )
+        """What was found of the rows, told of the items. Raises JobError for a column that cannot be renamed."""
+        for name in self._names.values():
+            if name in checked.columns:
+                raise JobError(
+                    f"matrix: the input has a column {name!r}, which a matrix keeps for its own use; rename it"
+                )
         ways, schema = len(self.ways), checked.schema
         if schema is not None:
             own = [pa.field(name, ARROW_TYPES[kind]) for name, kind in CASE_COLUMNS.items()]
-            schema = pa.schema([*(field for field in schema if field.name not in CASE_COLUMNS), *own])
+            rows = [field.with_name(self._renamed(field.name)) for field in schema]
+            schema = pa.schema([*(field for field in rows if field.name not in CASE_COLUMNS), *own])
+        columns = {self._renamed(name): kind for name, kind in checked.columns.items()}
         return replace(
             checked,
             rows=checked.rows * ways,
             file_rows=tuple(rows * ways for rows in checked.file_rows),
             faulty=checked.faulty * ways,
-            columns={**checked.columns, **CASE_COLUMNS},
+            columns={**columns, **CASE_COLUMNS},
             schema=schema,
         )
 
     def learn(self, checked: Checked) -> None:
-        ways = len(self.ways)
-        file_rows = tuple(rows // ways for rows in checked.file_rows)
-        super().learn(replace(checked, rows=checked.rows // ways, file_rows=file_rows))
+        ways, schema = len(self.ways), checked.schema
+        if schema is not None:
+            rows_own = (field for field in schema if field.name not in CASE_COLUMNS)
+            schema = pa.schema([field.with_name(self._of_row(field.name)) for field in rows_own])
+        rows = replace(
+            checked,
+            rows=checked.rows // ways,
+            file_rows=tuple(rows // ways for rows in checked.file_rows),
+            columns={self._of_row(name): kind for name, kind in checked.columns.items() if name not in CASE_COLUMNS},
+            schema=schema,
+        )
+        super().learn(rows)
+
+    def _renamed(self, name: str) -> str:
+        return self._names.get(name, name)
+
+    def _of_row(self, name: str) -> str:
+        """What the row itself calls a column."""
+        return next((own for own, renamed in self._names.items() if renamed == name), name)
 
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "variants": [*self.ways.variants], "repeats": self.ways.repeats}
@@ -81,7 +105,9 @@ class Cases(Input):
         """What is wanted of the rows: those of which any item is."""
         ways = len(self.ways)
         stop = wanted.stop if wanted.stop == sys.maxsize else -(-wanted.stop // ways)
-        columns = None if wanted.columns is None else [name for name in wanted.columns if name not in CASE_COLUMNS]
+        columns = wanted.columns
+        if columns is not None:
+            columns = [self._of_row(name) for name in columns if name not in CASE_COLUMNS]
         return replace(wanted, stop=stop, skip=_all_skipped(wanted.skip, ways), columns=columns)
 
     def _expanded(self, block: Block, wanted: Reading) -> Iterator[Block]:
@@ -97,13 +123,17 @@ class Cases(Input):
                 if item.row < wanted.stop and wanted.wants(item.row)
             ]
             items = [item for _, item in made]
-            table = None if block.table is None else block.table.take(pa.array([at for at, _ in made], pa.int64()))
+            table = None if block.table is None else self._table(block.table, [at for at, _ in made])
             size = block.size_bytes * len(items) // max(1, len(block.items))
             yield Block(items=items, end=(rows[-1].row + 1) * len(ways), size_bytes=size, table=table)
         yield Block(items=[], end=block.end * len(ways))
 
+    def _table(self, table: pa.RecordBatch, rows: Sequence[int]) -> pa.RecordBatch:
+        taken = table.take(pa.array(rows, pa.int64()))
+        return taken.rename_columns([self._renamed(name) for name in taken.schema.names])
+
     def _items(self, row: Item, ways: Sequence[tuple[str, int]]) -> Iterator[Item]:
-        first = row.row * len(ways)
+        first, columns = row.row * len(ways), {self._renamed(name): value for name, value in row.columns.items()}
         for number, (variant, repeat) in enumerate(ways):
             own = {"case_id": row.item_id, "variant": variant, "repeat": repeat}
             yield Item(
@@ -111,7 +141,7 @@ class Cases(Input):
                 row=first + number,
                 file=row.file,
                 line=row.line,
-                columns=own if row.fault else {**row.columns, **own},
+                columns={**columns, **own},
                 fault=row.fault,
             )
 

@@ -145,9 +145,9 @@ def _columns(table: pa.RecordBatch, names: Sequence[str], schema: pa.Schema | No
     """The same of a table; a file may lack a column, or hold a narrower type than the whole input has."""
     columns = {}
     for name in names:
-        kind = schema.field(name).type if schema is not None and name in schema.names else pa.null()
-        column = table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, kind)
-        columns[name] = column if column.type == kind else column.cast(kind, safe=False)
+        known = schema.field(name).type if schema is not None and name in schema.names else None
+        column = table.column(name) if name in table.schema.names else pa.nulls(table.num_rows, known or pa.null())
+        columns[name] = column if known in (None, column.type) else column.cast(known, safe=False)
     return pa.table(columns or {"": pa.nulls(table.num_rows)})
 
 

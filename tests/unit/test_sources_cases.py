@@ -165,11 +165,29 @@ def test_case_id_may_be_the_rows_own_id(tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@pytest.mark.parametrize("name", sources.CASE_COLUMNS)
-def test_a_column_of_the_inputs_own_by_one_of_these_names_is_refused(tmp_path, kind, name):
-    write(tmp_path, kind, [{"id": 1, name: 1}])
+def test_columns_of_another_matrix_get_another_name(tmp_path, kind):
+    """A judge asks several times of the results of a matrix."""
+    write(tmp_path, kind, [{"item_id": "q/v/1", "case_id": "q", "variant": "v", "repeat": 1, "text": "t"}])
+    source = cases(tmp_path, kind, id_column="item_id")
+    found = checked(source)
+    source.learn(Checked.from_json(json.loads(json.dumps(found.to_json()))))
 
-    with pytest.raises(JobError, match=f"has a column '{name}'"):
+    items = list(source.rows())
+    kept = [*sources.CASE_COLUMNS, *(f"input_{name}" for name in sources.CASE_COLUMNS)]
+    table = pa.Table.from_batches(sources.result_batches_input(source, found, kept, OUTCOME.names))
+
+    assert [item.item_id for item in items][:2] == ["q/v/1/a/1", "q/v/1/a/2"]
+    assert {name: items[5].columns[name] for name in kept} == {
+        "case_id": "q/v/1", "variant": "b", "repeat": 3, "input_case_id": "q", "input_variant": "v", "input_repeat": 1,
+    }  # fmt: skip
+    assert table.select(kept).to_pylist() == [{name: item.columns[name] for name in kept} for item in items]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_name_that_is_kept_for_these_is_refused(tmp_path, kind):
+    write(tmp_path, kind, [{"id": 1, "input_variant": 1}])
+
+    with pytest.raises(JobError, match="has a column 'input_variant'"):
         sources.check(cases(tmp_path, kind))
 
 
