@@ -41,21 +41,25 @@ def run(job: Job = None, rows: Rows = None, *, out: str | Path | None = None, **
     `out`, as `OUT.rows.parquet`, so that the same call again buys only what is missing. `out` is the run's directory;
     without it a job or rows file has the one that the command line gives it. `settings` are those of `Settings`:
     short names (provider, base_url, api_key, agent_id, model, prompt, system, rpm, tpm, concurrency, max_cost,
-    deadline), sections of a job as dicts (`request={"temperature": 0}`), `params`, `simulate`, `progress` (called
+    deadline), sections of a job as dicts (`request={"temperature": 0}`, `matrix={"agent_id": [1, 2]}`; `score` is a
+    list of them), `params`, `simulate`, `progress` (called
     about once a second in another thread; True writes a line to stderr), and of the call itself limit, max_failed,
     fresh, accept_change, overwrite, strict, wait_lock_s, grace_s, flush_every_s.
 
-    Works while an event loop is running, which waits. Ctrl-C drains, a second one gives up what is in flight. Raises
-    BatchrunnerError for what keeps it from starting.
+    Works while an event loop is running, which waits. Ctrl-C drains, a second one gives up what is in flight, and
+    KeyboardInterrupt goes on once the run has ended. Raises BatchrunnerError for what keeps it from starting.
     """
     work = Work(call=(job, rows, out), settings={**settings})
     with ThreadPoolExecutor(1, thread_name_prefix="batchrunner") as pool:
-        ending = pool.submit(work.run)
+        ending, interrupted = pool.submit(work.run), False
         while not ending.done():
             try:
                 wait([ending], timeout=WAKE_S)
             except KeyboardInterrupt:
+                interrupted = True
                 work.signals.receive(signal.SIGINT)
+        if interrupted:
+            raise KeyboardInterrupt
         return ending.result()
 
 

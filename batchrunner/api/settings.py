@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
@@ -167,9 +168,14 @@ def _overrides(settings: Mapping[str, Any]) -> dict[str, Any]:
                 found[f"{name}.{json.dumps(key)}"] = spec.Flag(name=f"{name}.{key}", value=inner)
         elif name == "score" and isinstance(value, Sequence):
             found[name] = spec.Flag(name=name, value=[dict(each) for each in value])
+        elif name == "score" or (name in SECTIONS and name not in KEYS):
+            what = "a list of dicts" if name == "score" else "a dict, as the section of a job"
+            raise JobError(f"{name}: expected {what}, got {type(value).__name__}")
         elif name in KEYS:
             found[KEYS[name]] = spec.Flag(name=name, value=value)
         else:
-            known = ", ".join([*KEYS, *SECTIONS, "score", *WAYS])
-            raise JobError(f"{name}: no such setting; known are params, simulate, progress, max_failed, {known}")
+            known = [*KEYS, *SECTIONS, "score", "params", "simulate", "progress", "max_failed", *WAYS]
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(dict.fromkeys(known))}"
+            raise JobError(f"{name}: no such setting; {hint}")
     return found

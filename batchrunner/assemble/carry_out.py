@@ -77,7 +77,7 @@ def carry_out(run: Run, prepared: Prepared, invocation: Invocation, display: Dis
             told=_metrics(ready.job, invocation, voices),
             expected=ready.expected.told(),
         )
-        _announce(display, run, before, settled, chronicle, ready)
+        _announce(display, run, before, settled, chronicle, prepared)
         for line in taken.lines():
             display.say(line)
         stack.callback(display.ended)
@@ -270,14 +270,16 @@ def _resend(prepared: Prepared, redo: Redo | None) -> Any:
     return compiled(redo.changed, prepared.checked.columns, prepared.ready.expected)
 
 
-def _announce(display: Display, run: Run, items: Items, settled: int, chronicle: Chronicle, ready: Ready) -> None:
+def _announce(display: Display, run: Run, items: Items, settled: int, chronicle: Chronicle, prepared: Prepared) -> None:
     line = f"resuming {run.place}: {settled:,} of {items.total:,} settled"
     display.began(
         line if chronicle.resumed else f"new run {run.place}",
         {"run": run.place, "settled": settled, "total": items.total},
     )
-    empty = () if items.total else ("the input has no rows",)
-    for warning in (*empty, *ready.warnings, *chronicle.notes()):
+    left_out = prepared.checked.looked_at
+    nothing = f"input.where takes none of the {left_out:,} rows" if left_out else "the input has no rows"
+    empty = () if items.total else (nothing,)
+    for warning in (*empty, *prepared.ready.warnings, *chronicle.notes()):
         display.say(warning)
 
 

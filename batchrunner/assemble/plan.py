@@ -55,6 +55,7 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "base_url": ready.endpoint.base_url,
         "keys": [key.label for key in ready.credentials],
         "items": {"total": total, "settled": settled, "to_buy": to_buy, **free},
+        "where": _where(prepared),
         "matrix": {"variants": [*job.matrix.choices], "repeats": job.matrix.repeats} if job.matrix else None,
         "bad_rows": {
             "unreadable": prepared.checked.faulty,
@@ -71,6 +72,13 @@ def plan(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str], sh
         "warnings": list(ready.warnings),
         "requests": [_request(request) for request in sample.requests[:shown]],
     }
+
+
+def _where(prepared: Prepared) -> dict[str, int] | None:
+    """How many rows the job's `where` takes, of how many it has looked at."""
+    looked_at = prepared.checked.looked_at
+    ways = max(1, len(prepared.ready.job.matrix.choices) * prepared.ready.job.matrix.repeats)
+    return None if looked_at is None else {"rows": prepared.checked.rows // ways, "looked_at": looked_at}
 
 
 def _looked_at(

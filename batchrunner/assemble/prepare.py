@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from batchrunner import __version__, credentials, providers, sources
@@ -12,11 +13,11 @@ from batchrunner.errors import BadRow, JobError
 from batchrunner.prices import Prices
 from batchrunner.providers import conversation
 from batchrunner.records import Endpoint, Usage
+from batchrunner.store import RESULTS
 from batchrunner.telemetry import check_metrics_file, find_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from pathlib import Path
 
     from batchrunner.credentials import Credential
     from batchrunner.objects import Copies
@@ -128,6 +129,7 @@ def get_ready(
     copies: Copies | None = None,
 ) -> Ready:
     """Everything but the input's contents. Raises JobError with all faults."""
+    job, rehearsal = _rehearsed(job) if simulate else (job, ())
     faults = Faults()
     provider = faults.of(lambda: _provider(job))
     source = faults.of(lambda: _source(job, spool, copies))
@@ -153,7 +155,12 @@ def get_ready(
     assert endpoint
     assert keys is not None
     about_keys = () if simulate else provider.warnings(endpoint)
-    warnings = (*about_keys, *(warning for key in keys for warning in key.warnings), *([lack] if lack else []))
+    warnings = (
+        *rehearsal,
+        *about_keys,
+        *(warning for key in keys for warning in key.warnings),
+        *([lack] if lack else []),
+    )
     return Ready(
         expected=wanted or NOTHING,
         job=job,
@@ -223,6 +230,19 @@ def remember(prepared: Prepared) -> dict[str, Any]:
         "rows_path": ready.source.first_place if ready.job.rows is not None else None,
         "version": __version__,
     }
+
+
+def _rehearsed(job: JobSpec) -> tuple[JobSpec, tuple[str, ...]]:
+    """A simulated job reads the results of a simulated run where there are none of a real one; and says so."""
+    path = job.input.path
+    if not isinstance(path, str) or "://" in path or (job.base / path).exists():
+        return job, ()
+    results = Path(path)
+    instead = results.parent.with_name(f"{results.parent.name}.simulated") / results.name
+    if results.name != RESULTS or not (job.base / instead).exists():
+        return job, ()
+    changed = replace(job, input=job.input.model_copy(update={"path": str(instead)}))
+    return changed, (f"{path} is not there; the simulated {instead} is read instead",)
 
 
 def _source(job: JobSpec, spool: Path | None, copies: Copies | None) -> sources.Input:

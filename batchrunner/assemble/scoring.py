@@ -32,7 +32,8 @@ def scorer_of(
     @cache
     def judge(name: str) -> Judgements:
         run = base / (judges[name].run or "")
-        return _judgements(run.with_name(f"{run.name}.simulated") if simulate else run, judges[name].field)
+        simulated = simulate and not run.name.endswith(".simulated")
+        return _judgements(run.with_name(f"{run.name}.simulated") if simulated else run, judges[name].field)
 
     return compile_scores(specs, params=params, base=base, columns=[*columns], judge=judge)
 

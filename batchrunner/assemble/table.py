@@ -181,6 +181,12 @@ class Table:
     warnings: tuple[str, ...] = ()
     remade: Remade | None = None
 
+    @property
+    def variants(self) -> dict[str, dict[str, str]]:
+        """Of a matrix, by the variant's name, which value of each field it has; none of other runs."""
+        table = {} if self.remade is None else self.remade.manifest["job"].get("matrix")
+        return matrix_of(table).choices if table else {}
+
     def batches(self) -> Iterator[Any]:
         """Arrow batches in input order. Rows without an outcome have null for it."""
         if self.remade is None:

@@ -46,6 +46,8 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     yield f"{found['name']}: {found['provider']} at {found['base_url']}, {', '.join(found['keys'])}"
     yield f"run      {found['run']}"
     yield f"items    {items['total']:,}: {items['settled']:,} settled, {items['to_buy']:,} to buy{_in_turns(found)}"
+    if found["where"]:
+        yield f"where    {found['where']['rows']:,} of the {found['where']['looked_at']:,} rows that were looked at"
     if found["matrix"]:
         yield from _matrix(found["matrix"])
     reused, duplicates = items.get("reused", 0), items.get("duplicates", 0)

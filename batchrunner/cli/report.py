@@ -34,7 +34,7 @@ def command(run: str, by: str | None, page: str | None, **given: Any) -> int:
     from batchrunner.assemble import open_table, state_of
     from batchrunner.cli.pages import Target
     from batchrunner.console.text import clean
-    from batchrunner.report import Artist, Compared, document, gather, grouped, report_lines
+    from batchrunner.report import Artist, Compared, default_by, document, gather, grouped, report_lines
 
     found = find_place(run, given)
     # What keeps the page from being written is said before a large run is read.
@@ -43,7 +43,9 @@ def command(run: str, by: str | None, page: str | None, **given: Any) -> int:
     table = open_table(found.directory)
     alone = Compared(name=str(state["name"]), place=str(found), table=table)
     settled = sum(state["items"][name] for name in ("succeeded", "rejected", "exhausted"))
-    groups = grouped([alone], by=by) if by is not None and settled else None
+    by = by or (default_by([alone]) if "scores" in table.schema.names else None)
+    scored = by is not None or "scores" in table.schema.names
+    groups = grouped([alone], by=by) if scored and settled else None
     told = document(gather(table, state, found.directory / "log.jsonl", texts=page is not None), groups)
     if artist is None or target is None:
         click.echo("\n".join(report_lines(told, clean)))

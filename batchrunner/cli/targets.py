@@ -100,6 +100,8 @@ def locate(target: str, given: Mapping[str, Any]) -> Located:
     from batchrunner.assemble import Place, place_of
 
     path = Path(target)
+    if path.name == "results.parquet" and (path.parent / "commits").is_dir():
+        path = path.parent
     if path.is_dir():
         return Located(place=Place(directory=path), storage=spec.StorageSpec(), environ=os.environ)
     if "://" in target and not target.endswith(ROWS):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
 from batchrunner.errors import JobError
 from batchrunner.evaluate import Run, compare, gather_cases
 from batchrunner.report.texts import texts_of
@@ -62,12 +64,32 @@ def grouped(
     runs: Sequence[Compared], *, by: str | None, baseline: str | None = None, most_differing: int = 0
 ) -> Comparison:
     """The numbers alone."""
-    given = [Run(name=run.name, schema=run.table.schema, batches=run.table.batches()) for run in runs]
+    given = [_by_axis(run, by) for run in runs]
     try:
         return compare(gather_cases(given, by), baseline=baseline, most_differing=most_differing)
     except JobError as error:
         # A column that is missing may be one of an input that is gone.
         raise JobError(*error.faults, *(warning for run in runs for warning in run.table.warnings)) from None
+
+
+def _by_axis(run: Compared, by: str | None) -> Run:
+    """The run, with a column for the values of a matrix's field where it is that which groups."""
+    table, schema = run.table, run.table.schema
+    names = {variant: chosen[by] for variant, chosen in table.variants.items() if by in chosen}
+    if by is None or not names or VARIANT not in schema.names:
+        return Run(name=run.name, schema=schema, batches=table.batches())
+    kept = [field for field in schema if field.name != by]
+    batches = (
+        pa.RecordBatch.from_arrays(
+            [
+                *(batch[field.name] for field in kept),
+                pa.array([names.get(each) for each in batch[VARIANT].to_pylist()], pa.string()),
+            ],
+            names=[*(field.name for field in kept), by],
+        )
+        for batch in table.batches()
+    )
+    return Run(name=run.name, schema=pa.schema([*kept, (by, pa.string())]), batches=batches)
 
 
 def default_by(runs: Sequence[Compared]) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import orjson
 
@@ -106,7 +106,7 @@ def numeric(value: Any) -> float | None:
             return None
         return found if math.isfinite(found) else None
     if not isinstance(value, str):
-        return None
+        return numeric(float(value)) if isinstance(value, SupportsFloat) else None
     numbers = _NUMBER.findall(value[-_LONGEST:])
     return numeric(float(numbers[-1].replace(",", ""))) if numbers else None
 

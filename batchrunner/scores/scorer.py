@@ -14,12 +14,13 @@ from batchrunner.scores.measures import MEASURES, NOTHING, numeric, part, regex
 from batchrunner.templates import compile_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchrunner.spec import ScoreSpec
 
 SCORES = "scores"
+_SHOWN = 60
 Judgements = dict[str, float]
 """By item id."""
 
@@ -53,9 +54,13 @@ class Scorer:
         """What a person should know once the column is made."""
         for spec in self.specs:
             if spec.kind == "judge" and not self.judge(spec.name):
-                yield f"score {spec.name}: no answers in {spec.run} yet; run the judge's job, then reparse this one"
+                what = f"a number at {spec.field!r}" if spec.field else "a single number"
+                yield (
+                    f"score {spec.name}: {spec.run} has no answer with {what} yet; run the judge's job, then reparse "
+                    "this one"
+                )
             if faults := self.faults.get(spec.name):
-                yield f"score {spec.name}: {spec.function} raised for {len(faults):,} items, the first {faults[0]}"
+                yield f"score {spec.name}: {spec.function} gave none for {len(faults):,} items, the first {faults[0]}"
 
     @property
     def column(self) -> pa.Field:
@@ -103,9 +108,15 @@ class Scorer:
         try:
             found = self.functions[name](row)
         except Exception as error:
-            self.faults.setdefault(name, []).append(f"{row['item_id']}: {type(error).__name__}: {error}")
+            self._note(name, row, f"{type(error).__name__}: {error}")
             return None
-        return numeric(found) if found is not None else None
+        score = None if found is None or isinstance(found, str) else numeric(found)
+        if score is None and found is not None:
+            self._note(name, row, f"gave {str(found)[:_SHOWN]!r}, expected a number, true, false or None")
+        return score
+
+    def _note(self, name: str, row: Mapping[str, Any], said: str) -> None:
+        self.faults.setdefault(name, []).append(f"{row['item_id']}: {said}")
 
 
 def _is_known(expected: Any) -> bool:
@@ -144,6 +155,7 @@ def compile_scores(
         try:
             if spec.kind == "regex":
                 regex([""], spec)
+            _refuse_name(spec, columns)
             if spec.function is not None:
                 functions[spec.name] = _function(spec, base)
         except JobError as error:
@@ -156,6 +168,16 @@ def compile_scores(
     if faults:
         raise JobError(*faults)
     return Scorer(specs=specs, expected=expected, reads=reads, functions=functions, judge=judge)
+
+
+def _refuse_name(spec: ScoreSpec, columns: Collection[str]) -> None:
+    """A column's name where its value is meant would score wrongly without a word."""
+    if isinstance(spec.expected, str) and spec.expected in columns:
+        name = spec.expected
+        raise JobError(
+            f"score.{spec.name}.expected: {name!r} is a column; write '{{{{ {name} }}}}' for its value, or "
+            f"\"{{{{ '{name}' }}}}\" for that word"
+        )
 
 
 def _function(spec: ScoreSpec, base: Path) -> Callable[[dict[str, Any]], object]:

@@ -43,7 +43,7 @@ class Cases(Input):
 
     def __init__(self, rows: Input, ways: Ways) -> None:
         only = None if rows.where is None else rows.where.text
-        super().__init__(rows.parts, name=rows.format, id_column=rows.id_column, only=only)
+        super().__init__(rows.files, name=rows.format, id_column=rows.id_column, only=only)
         self.ways = ways
         self._names = {name: f"input_{name}" for name in CASE_COLUMNS if name != rows.id_column}
         """What columns of the rows are called beside those of the cases. The one that names rows names cases."""

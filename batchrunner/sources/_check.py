@@ -31,7 +31,7 @@ _BUCKETS = 16
 def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
     """Read the whole input once. Raises JobError for damaged files, impossible columns and duplicate ids."""
     declared = declared_columns(source)
-    known = _types_of_all(source, declared) if source.where is not None else {}
+    known, looked_at = _all_rows(source, declared) if source.where is not None else ({}, None)
     tally = _Tally(source, shard)
     for file in source.parts:
         first = tally.rows
@@ -40,7 +40,7 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
         tally.file_rows.append(tally.rows - first)
     tally.refuse_missing_id()
     repeats = _repeats(source, tally, Reading(types=known, schema=declared.schema))
-    columns = known or {**declared.types, **tally.types(), **source.partitions}
+    columns = {**declared.types, **tally.types(), **source.partitions} if source.where is None else known
     found = Checked(
         rows=tally.rows,
         file_rows=tuple(tally.file_rows),
@@ -52,22 +52,23 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
         schema=declared.schema,
         shard=shard,
         shard_rows=tally.shard_rows,
+        looked_at=looked_at,
     )
     return source.of_checked(found)
 
 
-def _types_of_all(source: Input, declared: Declared) -> dict[str, str]:
-    """What the columns hold, told by all rows: what `where` says must not hang on which rows it leaves. Raises
-    JobError where it cannot be told of these columns."""
-    tally = _Kinds(source)
-    if source.source.columns_are != "declared":
-        for file in source.parts:
-            for block in source.all_blocks(file, Reading(bare=True)):
-                tally.add(item for item in block.items if item.fault is None)
-    columns = {**declared.types, **tally.types(), **source.partitions}
+def _all_rows(source: Input, declared: Declared) -> tuple[dict[str, str], int]:
+    """What the columns of all rows hold, and how many rows there are: what `where` says must not hang on which rows it
+    leaves. Raises JobError where it cannot be told of these columns."""
+    kinds, count = _Kinds(source), 0
+    for file in source.parts:
+        for block in source.all_blocks(file, Reading(bare=True, columns=[])):
+            kinds.add(item for item in block.items if item.fault is None)
+            count += len(block.items)
+    columns = {**declared.types, **kinds.types(), **source.partitions} if source.parts else {}
     if source.where is not None:
         source.where.check(columns, declared.schema)
-    return columns
+    return columns, count
 
 
 class _Kinds:

@@ -46,6 +46,8 @@ class Checked:
     shard: tuple[int, int] | None = None
     shard_rows: int | None = None
     """How many rows are of shard i of n."""
+    looked_at: int | None = None
+    """How many rows `where` has chosen these from; None where there is none."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain data for a manifest."""
@@ -60,6 +62,7 @@ class Checked:
             "schema": None if self.schema is None else base64.b64encode(self.schema.serialize()).decode(),
             "shard": None if self.shard is None else list(self.shard),
             "shard_rows": self.shard_rows,
+            "looked_at": self.looked_at,
         }
 
     @classmethod
@@ -76,6 +79,7 @@ class Checked:
             schema=None if schema is None else pa.ipc.read_schema(pa.py_buffer(base64.b64decode(schema))),
             shard=None if shard is None else (shard[0], shard[1]),
             shard_rows=known["shard_rows"],
+            looked_at=known.get("looked_at"),
         )
 
 

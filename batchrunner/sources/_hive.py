@@ -100,14 +100,15 @@ def _type(values: Iterable[str | None]) -> str:
     return "int64" if known and all(_WHOLE.fullmatch(value) for value in known) else "string"
 
 
+def partition_value(text: str | None, kind: str) -> int | str | None:
+    return int(text) if text is not None and kind == "int64" else text
+
+
 def partitioned(
     blocks: Iterable[Block], file: File, types: Mapping[str, str], *, id_column: str | None
 ) -> Iterator[Block]:
     """The rows of a file, with the columns that its folders give. A row that says something else is faulty."""
-    values: dict[str, Any] = {
-        name: int(text) if text is not None and types[name] == "int64" else text
-        for name, text in file.partition.items()
-    }
+    values = {name: partition_value(text, types[name]) for name, text in file.partition.items()}
     mark = "".join(f"/{name}={text}" for name, text in file.partition.items())
     named = id_names(id_column)
     for block in blocks:

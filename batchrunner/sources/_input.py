@@ -74,12 +74,17 @@ class Input:
     ) -> None:
         self.format = name
         self.id_column = id_column
-        self.parts = tuple(files)
         self.source = load(name)
         self.where = None if only is None else where(only)
-        self.partitions = partition_types(self.parts, id_column)
+        self.partitions = partition_types(files, id_column)
         """Columns that the files' folders give, and of which type."""
+        self.parts = tuple(file for file in files if not self._rules_out(file))
+        """The files that are read: not those of which `where` takes no row by what their folders say."""
+        self.files = tuple(files)
         self._checked: Checked | None = None
+
+    def _rules_out(self, file: File) -> bool:
+        return self.where is not None and bool(file.partition) and self.where.rules_out(file.partition, self.partitions)
 
     @property
     def size_bytes(self) -> int:
@@ -88,7 +93,7 @@ class Input:
     @property
     def first_place(self) -> str:
         """Where the first file is, told from anywhere."""
-        first = self.parts[0]
+        first = self.files[0]
         return first.name if first.copy is not None else str(first.path.resolve())
 
     def learn(self, checked: Checked) -> None:

@@ -6,11 +6,13 @@ import difflib
 import json
 import re
 from dataclasses import dataclass, replace
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from batchrunner.errors import JobError
+from batchrunner.sources._hive import partition_value
 from batchrunner.sources._identity import found, json_bytes
 from batchrunner.sources.base import ARROW_TYPES, Block, Reading
 
@@ -39,6 +41,8 @@ class Where:
     condition: pl.Expr
     names: Sequence[str]
     """Columns that it reads."""
+    parts: Sequence[pl.Expr] = ()
+    """What all has to be true: the conditions that AND joins."""
 
     def check(self, columns: Mapping[str, str], schema: pa.Schema | None) -> None:
         """Raises JobError where it cannot be told of rows with these columns."""
@@ -48,13 +52,26 @@ class Where:
             if name not in columns:
                 near = difflib.get_close_matches(name, columns, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else f" (found: {found(columns)})"
-                raise JobError(f"{_AT}: no column {name!r}{hint}")
+                quotes = "; a text stands in single quotes" if f'"{name}"' in self.text else ""
+                raise JobError(f"{_AT}: no column {name!r}{hint}{quotes}")
         kinds = {name: ARROW_TYPES[columns[name]] if schema is None else schema.field(name).type for name in self.names}
         kind = self._told(
             pa.table({name: pa.array([], kind) for name, kind in kinds.items()} or {"": pa.nulls(0)})
         ).dtype
         if str(kind) != "Boolean":
             raise JobError(f"{_AT}: {self.text!r} is {kind}; expected a condition such as \"status = 'open'\"")
+
+    def rules_out(self, partition: Mapping[str, str | None], types: Mapping[str, str]) -> bool:
+        """Whether what a file's folders say is enough for none of its rows to match, whatever they hold."""
+        table = None
+        for part in self.parts:
+            names = part.meta.root_names()
+            if not names or not partition.keys() >= {*names}:
+                continue
+            table = table or _values_of(partition, types)
+            if self._told(table, part).to_list() != [True]:
+                return True
+        return False
 
     def matching(self, blocks: Iterable[Block], wanted: Reading) -> Iterator[Block]:
         """Of all rows of a file those that are wanted of the matching ones. A row that cannot be read is not judged."""
@@ -84,13 +101,13 @@ class Where:
         matches = told.to_list() if len(told) == len(block.items) else told.to_list() * len(block.items)
         return [item.fault is not None or bool(match) for item, match in zip(block.items, matches, strict=True)]
 
-    def _told(self, table: pa.Table) -> pl.Series:
+    def _told(self, table: pa.Table, condition: pl.Expr | None = None) -> pl.Series:
         import polars as pl
 
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)
         try:
-            return frame.select(self.condition.alias("it")).to_series()
+            return frame.select((self.condition if condition is None else condition).alias("it")).to_series()
         except pl.exceptions.PolarsError as error:
             raise JobError(f"{_AT}: {self.text!r}: {_short(error)}") from None
 
@@ -106,14 +123,29 @@ def where(text: str) -> Where:
     try:
         condition = pl.sql_expr(text)
         names = [*dict.fromkeys(condition.meta.root_names())]
-        several = _looks_at_several(json.loads(condition.meta.serialize(format="json")))
+        tree = json.loads(condition.meta.serialize(format="json"))
+        parts = [pl.Expr.deserialize(StringIO(json.dumps(part)), format="json") for part in _joined_by_and(tree)]
     except pl.exceptions.PolarsError as error:
         raise JobError(
             f"{_AT}: {text!r}: {_short(error)}; expected a polars SQL expression such as \"status = 'open'\""
         ) from None
-    if several:
+    if _looks_at_several(tree):
         raise JobError(f"{_AT}: {text!r}: expected a condition of single rows, got one that looks at several of them")
-    return Where(text=text, condition=condition, names=names)
+    return Where(text=text, condition=condition, names=names, parts=parts)
+
+
+def _joined_by_and(tree: Any) -> Iterator[Any]:
+    node = tree.get("BinaryExpr") if isinstance(tree, dict) else None
+    if node is not None and node.get("op") in ("And", "LogicalAnd"):
+        yield from _joined_by_and(node["left"])
+        yield from _joined_by_and(node["right"])
+    else:
+        yield tree
+
+
+def _values_of(partition: Mapping[str, str | None], types: Mapping[str, str]) -> pa.Table:
+    values = {name: partition_value(text, types[name]) for name, text in partition.items()}
+    return pa.table({name: pa.array([value], ARROW_TYPES[types[name]]) for name, value in values.items()})
 
 
 def _looks_at_several(tree: Any, within: str = "") -> bool:

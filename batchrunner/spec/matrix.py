@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from batchrunner.spec.faults import Fault, Key, expected, near
-from batchrunner.spec.request import QUESTIONS, ROW_FIELDS, field_faults
+from batchrunner.spec.request import QUESTIONS, REQUEST_KEYS, ROW_FIELDS, field_faults
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +26,8 @@ _LONGEST = 80
 _FILE = "file:"
 _TEXTS = ("prompt", "system")
 _FIRST = (*QUESTIONS, "system")
+_PLAIN_KEYS = REQUEST_KEYS | {REPEATS}
+"""What a value cannot be called: TOML gives a table all keys that stand behind its head."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,12 @@ def _axis_faults(name: str, value: Any, at: Key) -> Iterator[Fault]:
         return
     named = [*value.items()] if isinstance(value, dict) else [*enumerate(value)]
     for key, each in named:
+        if isinstance(key, str) and key in _PLAIN_KEYS:
+            said = (
+                f"what stands behind [matrix.{name}] belongs to it; put {key!r} in front, or call the value otherwise"
+            )
+            yield Fault(at=(*at, key), said=said)
+            return
         if isinstance(key, str) and not _is_name(key):
             yield Fault(at=(*at, key), said=f"expected a name of at most {_LONGEST} characters without '/'")
         yield from field_faults(name, each, (*at, key))

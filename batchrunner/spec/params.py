@@ -80,8 +80,8 @@ class Substitution:
         return tuple(dict.fromkeys(name for key, names in self.used.items() if key[: len(at)] == at for name in names))
 
     def _value(self, value: Any, at: Key) -> Any:
-        if at[0] == "score" and at[2:3] == ("expected",):
-            return value  # A template over a row.
+        if at[0] == "score" and len(at) > 2 and at[2] != "run":
+            return value  # `expected` is a template over a row; nothing else but a place takes a parameter.
         if isinstance(value, dict):
             return {name: self._value(each, (*at, name)) for name, each in value.items()}
         if isinstance(value, list):

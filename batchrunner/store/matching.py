@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from batchrunner.store import parts
 from batchrunner.store.ledger import EXHAUSTED, REJECTED, SUCCEEDED, Ledger
+from batchrunner.store.spending import COPIED
 from batchrunner.store.view import CARRIED, note
 
 if TYPE_CHECKING:
@@ -76,9 +77,10 @@ class Matches:
 
     @property
     def changed_cost_usd(self) -> float | None:
-        """What the changed items cost when they were bought; None when no price is known."""
-        found: float | None = pc.sum(self.changed["cost_usd"]).as_py()
-        return found
+        """About what the changed items cost, copies what those that were bought cost in the mean; None when no price is
+        known."""
+        mean: float | None = pc.mean(self.changed["cost_usd"]).as_py()
+        return None if mean is None else mean * self.changed_items
 
 
 def carried_ledger(matches: Matches, rows: int) -> Ledger:
@@ -116,7 +118,18 @@ _CHANGED = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64())])
 
 
 def _index_of(view: View, source: Source) -> pa.Table:
-    names = ["sequence", "item_id", "request_key", "status", "error_type", "attempts", "cost_usd", "row", "epoch"]
+    names = [
+        "sequence",
+        "item_id",
+        "request_key",
+        "status",
+        "error_type",
+        "attempts",
+        "cost_usd",
+        "origin",
+        "row",
+        "epoch",
+    ]
     table = source.read(names)
     codes = parts.codes(table)
     by_provider = pc.is_in(codes, pa.array([SUCCEEDED, REJECTED], pa.uint8()))
@@ -124,13 +137,14 @@ def _index_of(view: View, source: Source) -> pa.Table:
         current: pa.Array = pa.repeat(True, table.num_rows)
     else:
         current = pc.is_in(table["sequence"], view.keep_current(source, table)["sequence"].combine_chunks())
+    copied = pc.is_in(table["origin"], pa.array(COPIED))
     columns = {
         "sequence": table["sequence"],
         "code": codes,
         "settled": pc.and_(current, by_provider),
         "id_hash": _hashes(table["item_id"]),
         "key_hash": _hashes(table["request_key"]),
-        "cost_usd": table["cost_usd"],
+        "cost_usd": pc.if_else(copied, pa.scalar(None, pa.float64()), table["cost_usd"]),
         "row": table["row"],
         "epoch": table["epoch"],
     }

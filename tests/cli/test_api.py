@@ -191,7 +191,7 @@ def test_rows_are_not_replaced_under_a_run_that_reads_them(tmp_path, server):
     slow = settings(server, concurrency=1, out=tmp_path / "run")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(batchrunner.run, rows=prompts(60), **slow)
-        while server.answered() < 3:
+        while server.answered() < 3 and not first.done():
             time.sleep(0.01)
         with pytest.raises(RunLocked, match="is in use with other rows"):
             batchrunner.run(rows=prompts(5, prefix="other"), **slow)

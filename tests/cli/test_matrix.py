@@ -182,6 +182,7 @@ def test_rows_that_are_requests_are_asked_of_every_agent(tmp_path):
         ("system = { x = 'file:no.md' }", None, "matrix.system.x: "),
         ("system = { x = '{{ qestion }}' }", None, "no column or parameter 'qestion'; did you mean 'question'?"),
         ("messages = { x = [{ role = 'user', content = 'x' }] }", None, "expected one of prompt, messages, turns"),
+        ("system = { a = 'x', repeats = 3 }", None, "what stands behind [matrix.system] belongs to it; put 'repeats'"),
         ("", {"input_variant": "x"}, "matrix: the input has a column 'input_variant'"),
         ("max_tokens = [1, 2]", {"session_id": "x"}, None),
     ],

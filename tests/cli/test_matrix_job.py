@@ -9,6 +9,8 @@ import polars as pl
 import pytest
 from driving import batchrunner
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("direct+8794", "direct+8796", "careful+8794", "careful+8796")
 
@@ -23,9 +25,9 @@ def matrix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ended = batchrunner("run", job, "--simulate", "--rpm", "none")
     assert ended.code == 0, ended.err
     assert ended.err.splitlines()[-1].startswith("compare  batchrunner compare ")
-    results = home / "runs/prompt-matrix.simulated/results.parquet"
-    judged = batchrunner("run", judge, "--simulate", "--rpm", "none", "--set", f"input.path={results}")
+    judged = batchrunner("run", judge, "--simulate", "--rpm", "none")
     assert judged.code == 0, judged.err
+    assert "the simulated ../runs/prompt-matrix.simulated/results.parquet is read instead" in judged.err
     again = batchrunner("reparse", job, "--simulate")
     assert again.code == 0, again.err
     return home / "runs/prompt-matrix.simulated"
@@ -58,8 +60,17 @@ def test_its_variants_are_told_apart(matrix):
     assert all(match["tied"] == match["cases"] for match in agents["matches"])
 
 
+def test_wordings_are_compared_over_both_agents(matrix):
+    found = batchrunner("compare", matrix, "--by", "prompt", "--json").summary
+
+    assert [(group["name"], group["items"]) for group in found["groups"]] == [("direct", 100), ("careful", 100)]
+    assert batchrunner("compare", matrix / "results.parquet", "--by", "prompt").code == 0
+
+
 def test_its_report_has_the_groups_too(matrix):
     ended = batchrunner("report", matrix, "--by", "agent_id")
+    plain = batchrunner("report", matrix)
 
     assert ended.code == 0, ended.err
     assert any(line.startswith("8796 ") for line in ended.out.splitlines())
+    assert any(line.startswith("careful+8796 ") for line in plain.out.splitlines())

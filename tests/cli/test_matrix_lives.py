@@ -14,6 +14,8 @@ from driving import api, batchrunner, finish, start, write_rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 JOB = """
 name = "eval"
 [input]

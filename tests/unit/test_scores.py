@@ -190,7 +190,46 @@ def test_what_a_function_raises_costs_no_results(tmp_path):
     found = scorer.derived(pa.RecordBatch.from_pylist(rows), {}, frozenset())
 
     assert found["scores"].to_pylist() == [{"x": 1.0}, {"x": 2.0}, {"x": None}, {"x": None}]
-    assert [*scorer.notes()] == ["score x: mine_raising:score raised for 1 items, the first d: KeyError: 'd'"]
+    assert [*scorer.notes()] == ["score x: mine_raising:score gave none for 1 items, the first d: KeyError: 'd'"]
+
+
+@pytest.mark.parametrize(
+    ("gave", "score", "noted"),
+    [
+        ("True", 1, False),
+        ("None", None, False),
+        ("decimal.Decimal('0.5')", 0.5, False),
+        ("'yes'", None, True),
+        ("float('nan')", None, True),
+        ("[1]", None, True),
+    ],
+)
+def test_what_is_no_number_is_no_score_and_is_said(tmp_path, gave, score, noted):
+    """Each time from the file as it is now, whatever this process has loaded before."""
+    (tmp_path / "mine_odd.py").write_text(f"import decimal\n\ndef score(row):\n    return {gave}\n")
+    spec = ScoreSpec(name="x", kind="python", function="mine_odd:score")
+    scorer = compile_scores([spec], params={}, base=tmp_path, columns=[], judge=lambda _: {})
+    assert scorer is not None
+
+    found = scorer.derived(
+        pa.RecordBatch.from_pylist([{"item_id": "a", "status": "succeeded", "text": ""}]), {}, frozenset()
+    )
+
+    assert found["scores"].to_pylist() == [{"x": score}]
+    assert bool([*scorer.notes()]) == noted
+
+
+def test_a_module_of_the_same_name_is_never_taken_for_it(tmp_path):
+    (tmp_path / "json.py").write_text("def score(row):\n    return 1\n")
+    spec = ScoreSpec(name="x", kind="python", function="json:score")
+
+    with pytest.raises(JobError, match="another module 'json' is loaded already"):
+        compile_scores([spec], params={}, base=tmp_path, columns=[], judge=lambda _: {})
+
+
+def test_a_columns_name_where_its_value_is_meant_is_a_fault():
+    with pytest.raises(JobError, match="'other' is a column; write"):
+        scored("x", "y", kind="exact", expected="other")
 
 
 def test_columns_that_are_json_in_the_results_are_values_again():

@@ -160,3 +160,28 @@ def test_a_new_folder_is_more_of_the_same_input(tmp_path):
     assert [item.item_id for item in source.rows()] == ["0-0", "0-1", "0-2", "new"]
     assert source.fingerprint() != before
     assert source.fingerprint()["files"][0] == before["files"][0]
+
+
+@pytest.mark.parametrize(
+    ("only", "left"),
+    [
+        ("k = 2", [2]),
+        ("k > 1 AND n IS NULL", [2, 3]),
+        ("n >= 0 AND (k = 1 OR k = 3)", [1, 3]),
+        ("k = 1 OR n = 1", [1, 2, 3]),
+        ("NOT k = 1", [2, 3]),
+        ("k IS NULL", []),
+        ("k = 9 AND nothing = 1", []),
+    ],
+)
+def test_folders_of_which_no_row_can_match_are_not_opened(tmp_path, only, left):
+    table(tmp_path, "parquet", "k=1", "k=2", "k=3")
+    for key in {1, 2, 3} - {*left}:
+        (tmp_path / f"t/k={key}/part-0.parquet").write_bytes(b"junk")
+
+    source, checked = opened(tmp_path, only=only)
+
+    assert [file.partition["k"] for file in source.parts] == [str(key) for key in left]
+    assert {item.columns["k"] for item in source.rows()} <= {*left}
+    assert checked.looked_at == 3 * len(left)
+    assert source.first_place.endswith("t/k=1/part-0.parquet")
