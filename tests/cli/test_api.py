@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import time
@@ -185,6 +186,24 @@ def test_progress_is_called_or_written_and_its_fault_drains_the_run(tmp_path, se
     with pytest.raises(ZeroDivisionError):
         batchrunner.run(rows, out=tmp_path / "broken", progress=broken, **settings(server))
     assert batchrunner.plan(rows, out=tmp_path / "broken", **settings(server))["items"]["total"] == 3
+
+
+def test_ctrl_c_drains_and_goes_on_as_ctrl_c(tmp_path, server):
+    given = {**settings(server, concurrency=2), "out": str(tmp_path / "run")}
+    script = f"import batchrunner; batchrunner.run(rows={prompts(200)!r}, **{given!r}); print('went on')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while server.answered() < 5 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    again = batchrunner.run(rows=prompts(200), **given)
+
+    assert "went on" not in out
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert again.ok
+    assert server.books().asked.total() == 200
 
 
 def test_rows_are_not_replaced_under_a_run_that_reads_them(tmp_path, server):

@@ -117,12 +117,17 @@ def test_the_index_of_a_run_says_what_is_settled(tmp_path: Path):
         run.append(outcome(0, "succeeded", cost_usd=0.5))
         run.append(outcome(1, "rejected", attempts=0, error_type="bad_row", request_key=None))
         run.append(outcome(2, "rejected"))
+        run.append(outcome(3, "succeeded", cost_usd=0.0, origin="reused"))
         run.finish()
 
         index = matching.outcome_index(run.view()).sort_by("sequence")
 
-    assert index["code"].to_pylist() == [EXHAUSTED, SUCCEEDED, BAD_ROW, REJECTED]
-    assert index["settled"].to_pylist() == [False, True, False, True]
+    assert index["code"].to_pylist() == [EXHAUSTED, SUCCEEDED, BAD_ROW, REJECTED, SUCCEEDED]
+    assert index["settled"].to_pylist() == [False, True, False, True, True]
+    # A copy has cost nothing; to buy it would cost what others did.
+    assert index["cost_usd"].to_pylist() == [None, 0.5, None, None, None]
+    matches = matching.match(keys_of(("id-0", "new"), ("id-3", "new")), index)
+    assert (matches.changed_items, matches.changed_cost_usd) == (2, 1.0)
     assert index["id_hash"][0].as_py() == matching.identity("id-0")
 
 
