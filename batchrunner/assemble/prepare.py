@@ -134,8 +134,7 @@ def get_ready(
     provider = faults.of(lambda: _provider(job))
     source = faults.of(lambda: _source(job, spool, copies))
     base_url = faults.of(lambda: _base_url(job, provider)) if provider else None
-    keys: tuple[Credential, ...] | None = None
-    endpoint = None
+    keys, endpoint = None, None
     if provider and base_url:
         keys = credentials.NO_KEY if simulate else faults.of(lambda: _keys(job, provider, base_url, environ))
     if provider:
