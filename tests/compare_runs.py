@@ -45,6 +45,7 @@ class Rows:
 
     table: pa.Table
     warnings: tuple[str, ...] = ()
+    variants: dict[str, dict[str, str]] = field(default_factory=dict)
     asked: list[Collection[int]] = field(default_factory=list)
 
     @property

@@ -237,8 +237,10 @@ def _rehearsed(job: JobSpec) -> tuple[JobSpec, tuple[str, ...]]:
     if not isinstance(path, str) or "://" in path or (job.base / path).exists():
         return job, ()
     results = Path(path)
+    if results.name != RESULTS or not results.parent.name:
+        return job, ()
     instead = results.parent.with_name(f"{results.parent.name}.simulated") / results.name
-    if results.name != RESULTS or not (job.base / instead).exists():
+    if not (job.base / instead).exists():
         return job, ()
     changed = replace(job, input=job.input.model_copy(update={"path": str(instead)}))
     return changed, (f"{path} is not there; the simulated {instead} is read instead",)

@@ -131,7 +131,7 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
         again = batchrunner("run", judge, "--json")
         asked = server.books().asked.total()
 
-    assert "score grade: no answers in runs/judge yet" in first.err
+    assert "score grade: runs/judge has no answer with a number at 'grade' yet" in first.err
     assert [score["grade"] for score in before] == [None] * 3
     assert judged.code == 0, judged.err
     assert after == [{"right": 1.0, "grade": 4.0}, {"right": 0.0, "grade": 4.0}, {"right": None, "grade": 4.0}]
