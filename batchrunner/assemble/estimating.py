@@ -80,7 +80,7 @@ def calibrated(
         "tokens_at_most": math.ceil(tokens.at_most),
         "calibrated": True,
         "calibrated_by": len(pilot),
-        **_money(_cost(list(zip(requests, rest, strict=True)), to_buy, pilot=pilot, seen=seen, prices=prices)),
+        **_money(_cost(list(zip(requests, rest, strict=True)), to_buy, tokens, pilot=pilot, seen=seen, prices=prices)),
     }
 
 
@@ -99,19 +99,36 @@ def _rule(pilot: Sequence[Settled]) -> Rule:
 
 
 def _cost(
-    rest: Sequence[tuple[Request, Used]], to_buy: int, *, pilot: Sequence[Settled], seen: Sequence[Used], prices: Prices
+    rest: Sequence[tuple[Request, Used]],
+    to_buy: int,
+    tokens: Range,
+    *,
+    pilot: Sequence[Settled],
+    seen: Sequence[Used],
+    prices: Prices,
 ) -> Range | None:
-    """None when it is not known what the pilot cost."""
+    """None when it is not known what the pilot cost, or what a model asks that a request names."""
     costs = [item.cost_usd for item in pilot if item.cost_usd is not None]
     if len(costs) < len(pilot):
         return None
     asked = [(item.request, used) for item, used in zip(pilot, seen, strict=True)]
     sizes = [used.cost(request, prices) for request, used in (*asked, *rest)]
+    if any(size is None and request.model for size, (request, _) in zip(sizes, (*asked, *rest), strict=True)):
+        return None
     known = [size for size in sizes if size is not None]
-    if len(known) < len(sizes) or not any(known):
+    if len(known) < len(sizes):
         # Agents answer with models that requests do not name: what those cost was seen.
         known = [used.prompt + _COMPLETION_WEIGHT * used.completion for _, used in (*asked, *rest)]
+    elif not any(known[: len(pilot)]) and any(known):
+        return _of_prices(known[len(pilot) :], to_buy, tokens)
     return forecast(costs, known[: len(pilot)], rest_of(known[len(pilot) :], to_buy))
+
+
+def _of_prices(costs: Sequence[float], to_buy: int, tokens: Range) -> Range:
+    """Of a pilot that was free and a rest that is not: what its models ask, as sure as its tokens are."""
+    whole = math.fsum(costs) / len(costs) * to_buy
+    sure = tokens.expected or 1.0
+    return Range(expected=whole, at_least=whole * tokens.at_least / sure, at_most=whole * tokens.at_most / sure)
 
 
 def guess(requests: Sequence[Request], to_buy: int, *, known: Quantiles | None, prices: Prices) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def _check(run: Run, by: str) -> None:
         near = difflib.get_close_matches(by, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f" (found: {', '.join(names)})"
         raise JobError(f"--by {by}: {run.name} has no such column{hint}")
-    if pa.types.is_nested(run.schema.field(by).type):
+    kind = run.schema.field(by).type
+    if pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
         raise JobError(f"--by {by}: its values are {run.schema.field(by).type}; expected a column of single values")
 
 

@@ -193,7 +193,7 @@ def _match(cases: Cases, folded: pl.DataFrame, score: str, groups: tuple[int, in
         paired=True,
         cases=len(both),
         alone=len(one) + len(other) - 2 * len(both),
-        difference=_mean(apart),
+        difference=_settled(_mean(apart)),
         interval=mean_interval(apart),
         won=won,
         lost=lost,
@@ -209,12 +209,17 @@ def _unpaired(score: str, group: str, one: pl.Series, other: pl.Series) -> Match
         paired=False,
         cases=len(one) + len(other),
         alone=len(one) + len(other),
-        difference=None if mean is None or base is None else mean - base,
+        difference=None if mean is None or base is None else _settled(mean - base),
         interval=difference_interval(one, other),
         won=None,
         lost=None,
         tied=None,
     )
+
+
+def _settled(difference: float | None) -> float | None:
+    """Without the dust of adding up."""
+    return 0.0 if difference is not None and abs(difference) <= TIE else difference
 
 
 def _mean(values: pl.Series) -> float | None:

@@ -16,6 +16,8 @@ WORK = 20_000_000
 AT_ONCE = 1_000_000
 FEWEST_CASES = 2
 LOW, HIGH = 0.025, 0.975
+DUST = 1e-9
+"""Of adding up: no difference."""
 SEEDS = (8_794, 1_117_000)
 """Two sets of draws that have nothing to do with each other, for groups that have no case in common."""
 
@@ -29,7 +31,7 @@ class Interval:
 
     @property
     def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+        return self.low > DUST or self.high < -DUST
 
 
 def mean_interval(values: pl.Series) -> Interval | None:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ NOTHING = "__HIVE_DEFAULT_PARTITION__"
 _STEP = re.compile(r"([^=/]+)=([^/]*)")
 _WHOLE = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _MAGIC = re.compile(r"[*?\[]")
+_DATA = re.compile(r"\.(jsonl|ndjson|parquet|csv)(\.gz|\.zst)?$", re.IGNORECASE)
 
 
 def partition_of(name: str, pattern: str) -> dict[str, str | None]:
@@ -57,13 +58,28 @@ def files_below(directory: Path, name: str) -> list[str]:
 
     What begins with a dot or an underscore is left out, as by every reader of such tables.
     """
-    is_part, found = bool(_STEP.fullmatch(directory.name)), []
-    for folder, folders, files in os.walk(directory):
-        folders[:] = sorted(each for each in folders if not _is_hidden(each))
-        steps = Path(folder).relative_to(directory)
-        if is_part or any(map(_STEP.fullmatch, steps.parts)):
-            found += [f"{Path(name) / steps / each}" for each in sorted(files) if not _is_hidden(each)]
+    is_part, found, apart, seen = bool(_STEP.fullmatch(directory.name)), list[str](), list[str](), set[str]()
+    for folder, folders, files in os.walk(directory, followlinks=True, onerror=_refuse):
+        seen.add(os.path.realpath(folder))
+        folders[:] = [
+            each
+            for each in sorted(folders)
+            if not _is_hidden(each)
+            and os.path.realpath(Path(folder) / each) not in seen  # A link may lead in a circle.
+        ]
+        steps = Path(folder).relative_to(directory).parts
+        named = ["/".join([name.rstrip("/"), *steps, each]) for each in sorted(files) if not _is_hidden(each)]
+        if is_part or any(map(_STEP.fullmatch, steps)):
+            found += named
+        else:
+            apart += [each for each in named if _DATA.search(each)]
+    if found and apart:
+        raise JobError(f"{apart[0]}: in none of the key=value folders of {name}; move it, or name the files by a glob")
     return found
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise JobError(f"{error.filename}: {(error.strerror or str(error)).lower()}")
 
 
 def is_of_table(name: str) -> bool:
@@ -127,10 +143,21 @@ def _item(item: Item, file: File, values: Mapping[str, Any], mark: str) -> Item:
         return replace(item, item_id=item_id)
     for name in values.keys() & item.columns.keys():
         said, folder = item.columns[name], file.partition[name]
-        if said is not None and str(said) != folder:
+        if said is not None and not _agrees(said, folder):
             fault = f"column {name!r} is {said!r} in the row, but its folder says {name}={folder}"
             return replace(item, item_id=item_id, columns={}, fault=fault)
     return replace(item, item_id=item_id, columns={**item.columns, **values})
+
+
+def _agrees(said: Any, folder: str | None) -> bool:
+    """Whether a value in a row is that of its folder, however each of them spells it."""
+    text, known = str(said).lower().replace("t", " "), (folder or "").lower().replace("t", " ")
+    if text == known:
+        return True
+    try:
+        return float(text) == float(known)
+    except ValueError:
+        return False
 
 
 def _table(table: pa.RecordBatch | None, values: Mapping[str, Any], types: Mapping[str, str]) -> pa.RecordBatch | None:

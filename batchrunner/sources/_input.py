@@ -118,6 +118,7 @@ class Input:
             "id": self.id_column,
             "files": [_fingerprint(file) for file in self.parts],
             **({} if self.where is None else {"where": self.where.text}),
+            **({"partitions": self.partitions} if self.partitions else {}),
         }
 
     def rows(self, skip: bytes | bytearray | memoryview | None = None, stop: int | None = None) -> Iterator[Item]:
@@ -170,12 +171,13 @@ def _numbered(block: Block, checked: Checked) -> Block:
 
 
 def _fingerprint(file: File) -> dict[str, Any]:
+    folders = {"folders": dict(file.partition)} if file.partition else {}
     if file.copy is not None:
-        return {"path": file.name, "size": file.copy.size, "etag": file.copy.etag}
+        return {"path": file.name, "size": file.copy.size, "etag": file.copy.etag, **folders}
     with reading(file), file.path.open("rb") as content:
         digest = blake2b(content.read(_SAMPLE_BYTES), digest_size=16)
         size = content.seek(0, 2)
         content.seek(max(0, size - _SAMPLE_BYTES))
         digest.update(content.read(_SAMPLE_BYTES))
         changed_ns = file.path.stat().st_mtime_ns
-    return {"path": file.name, "size": size, "mtime_ns": changed_ns, "hash": digest.hexdigest()}
+    return {"path": file.name, "size": size, "mtime_ns": changed_ns, "hash": digest.hexdigest(), **folders}

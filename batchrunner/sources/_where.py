@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from batchrunner.errors import JobError
 from batchrunner.sources._hive import partition_value
-from batchrunner.sources._identity import found, json_bytes
+from batchrunner.sources._identity import found
 from batchrunner.sources.base import ARROW_TYPES, Block, Reading
 
 if TYPE_CHECKING:
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 _AT = "input.where"
 _OF_SEVERAL = frozenset(
-    {"Agg", "Correlation", "Explode", "Filter", "Over", "Quantile", "Range", "Rank", "SubPlan", "Window"}
+    {"Agg", "Correlation", "Explode", "Filter", "Over", "Quantile", "Range", "Rank", "Selector", "SubPlan", "Window"}
 )
 """What polars calls expressions that look at several rows; they would see a block of them, and not all."""
 _NAMES_AND_TEXTS = frozenset({"Alias", "Column", "String"})
 _QUOTED = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"")
-_TIMES = re.compile(r"\b(NOW|TODAY|CURRENT_[A-Z]+)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_TIMES = re.compile(r"\b(NOW\s*\(|TODAY\s*\(|CURRENT_(?:DATE|TIME|TIMESTAMP)\b)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,11 @@ class Where:
                 hint = f"; did you mean {near[0]!r}?" if near else f" (found: {found(columns)})"
                 quotes = "; a text stands in single quotes" if f'"{name}"' in self.text else ""
                 raise JobError(f"{_AT}: no column {name!r}{hint}{quotes}")
+            if schema is None and columns[name] == "json":
+                raise JobError(
+                    f"{_AT}: column {name!r} holds lists, objects, or values of several kinds; expected one of text, "
+                    "numbers, or true and false"
+                )
         kinds = {name: ARROW_TYPES[columns[name]] if schema is None else schema.field(name).type for name in self.names}
         kind = self._told(
             pa.table({name: pa.array([], kind) for name, kind in kinds.items()} or {"": pa.nulls(0)})
@@ -99,6 +105,8 @@ class Where:
             else _columns(block.table, self.names, wanted.schema)
         )
         matches = told.to_list() if len(told) == len(block.items) else told.to_list() * len(block.items)
+        if block.table is not None:
+            return [*map(bool, matches)]  # A table's columns can be judged, whichever others were read with them.
         return [item.fault is not None or bool(match) for item, match in zip(block.items, matches, strict=True)]
 
     def _told(self, table: pa.Table, condition: pl.Expr | None = None) -> pl.Series:
@@ -114,9 +122,10 @@ class Where:
 
 def where(text: str) -> Where:
     """Raises JobError for what is no expression over single rows, or is another one at another time."""
-    if (time := _TIMES.search(_QUOTED.sub("", text))) is not None:
+    if (time := _TIMES.search(_COMMENT.sub("", _QUOTED.sub("", text)))) is not None:
+        said = time[0].rstrip("( ")
         raise JobError(
-            f"{_AT}: {time[0]} would choose other rows each time; give the day as a parameter: '{{{{ params.ds }}}}'"
+            f"{_AT}: {said} would choose other rows each time; give the day as a parameter: '{{{{ params.ds }}}}'"
         )
     import polars as pl
 
@@ -160,12 +169,10 @@ def _values(items: Sequence[Item], names: Sequence[str], types: Mapping[str, str
     """The columns that are read, of the types that they have in the whole input."""
     columns = {}
     for name in names:
-        kind = types.get(name, "string")
         values = [item.columns.get(name) for item in items]
-        if kind == "json":
-            values = [None if value is None else json_bytes(value).decode() for value in values]
         try:
-            columns[name] = pa.array(values, ARROW_TYPES[kind])
+            # What names the cases of a matrix has no type of its own there: ids tell it, for none of them is null.
+            columns[name] = pa.array(values, ARROW_TYPES[types[name]] if name in types else None)
         except (pa.ArrowException, TypeError, OverflowError) as error:
             raise JobError(
                 f"{items[0].file}: changed since it was checked (column {name!r}: {_short(error)})"

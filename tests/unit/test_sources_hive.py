@@ -144,6 +144,39 @@ def test_keys_that_mean_nothing_are_refused(tmp_path, folder, said):
         opened(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "value"), [("f=true", True), ("m=01", 1), ("t=2026-11-20 00%3A00", "2026-11-20T00:00")]
+)
+def test_the_same_value_may_be_spelled_otherwise_in_a_row(tmp_path, folder, value):
+    write(tmp_path / "t" / folder / "a.jsonl", [{"id": "x", folder.partition("=")[0]: value}])
+
+    assert items(tmp_path)[0].fault is None
+
+
+def test_no_file_of_a_table_is_left_out_without_a_word(tmp_path):
+    table(tmp_path, "jsonl", "ds=1")
+    write(tmp_path / "elsewhere/a.jsonl", [{"id": "linked"}])
+    (tmp_path / "t/ds=2").symlink_to("../elsewhere")
+    (tmp_path / "t/ds=2/circle").symlink_to("../t")
+
+    assert [item.item_id for item in items(tmp_path)][-1] == "linked"
+    write(tmp_path / "t/archive/old.jsonl", [{"id": "stray"}])
+    with pytest.raises(JobError, match=r"t/archive/old\.jsonl: in none of the key=value folders of t"):
+        opened(tmp_path)
+
+
+def test_other_folders_and_patterns_are_another_input(tmp_path):
+    """What was checked of one must not pass for the other: its columns are not the same."""
+    table(tmp_path, "jsonl", "ds=1")
+    prints = [json.dumps(opened(tmp_path, each)[0].fingerprint()) for each in ("t/*/*.jsonl", "t/ds=1/part-0.jsonl")]
+    before = opened(tmp_path, "t", only="ds = 1")[0].fingerprint()
+    table(tmp_path, "jsonl", "ds=1", "ds=x")
+    after = sources.open_input("t", base=tmp_path, only="ds = '1'").fingerprint()
+
+    assert prints[0] != prints[1]
+    assert (before["partitions"], after["partitions"]) == ({"ds": "int64"}, {"ds": "string"})
+
+
 def test_bytes_that_are_no_text_stay_as_they_are_written(tmp_path):
     table(tmp_path, "jsonl", "k=%FE", "k=%FF")
 
