@@ -56,7 +56,8 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
             revived = record_all(run, _revived(run, expectation))
         run.finish()
         results = None if run.ledger.unfinished else publish_results(run, prepared, _selection(manifest), anew=True)
-        known = {**(manifest.get("job") or {}), "score": job.public()["score"]}
+        public = job.public()
+        known = {**(manifest.get("job") or {}), "score": public["score"], "params": public["params"]}
         told = {**manifest, **_state(run, prepared, manifest), "results": results, "expect": ready.expected.told()}
         told["job"] = known
         write_manifest(run.directory / "run.json", told, job.output.mode)

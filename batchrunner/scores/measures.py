@@ -81,17 +81,18 @@ def json(said: Any, expected: Any, spec: ScoreSpec) -> float:
 
 
 def regex(texts: Sequence[str | None], spec: ScoreSpec) -> list[Any]:
-    """Of each text what the pattern's first group found, the whole where it has none; None where it is not found.
+    """Of each text what the pattern found; where something is expected its first group, if that took part.
 
     By an engine whose time grows with the text alone, whatever the pattern.
     """
     import polars as pl
 
+    series, pattern = pl.Series(texts, dtype=pl.String), spec.pattern or ""
     try:
-        pattern = spec.pattern or ""
-        found = pl.Series(texts, dtype=pl.String).str.extract_groups(f"(?P<whole>{pattern})")
-        groups = found.struct.fields
-        return found.struct.field(groups[1] if len(groups) > 1 else groups[0]).to_list()
+        whole = series.str.extract(pattern, 0)
+        if spec.expected is None or not series.str.extract_groups(pattern).struct.fields:
+            return whole.to_list()
+        return [one or other for one, other in zip(series.str.extract(pattern, 1), whole, strict=True)]
     except pl.exceptions.PolarsError as error:
         said = str(error).strip().splitlines()[-1].removeprefix("error: ")
         raise JobError(f"score {spec.name!r}: pattern: {said}; lookaround and back-references are not known") from None
@@ -106,7 +107,10 @@ def numeric(value: Any) -> float | None:
             return None
         return found if math.isfinite(found) else None
     if not isinstance(value, str):
-        return numeric(float(value)) if isinstance(value, SupportsFloat) else None
+        try:
+            return numeric(float(value)) if isinstance(value, SupportsFloat) else None
+        except (TypeError, ValueError, OverflowError):
+            return None
     numbers = _NUMBER.findall(value[-_LONGEST:])
     return numeric(float(numbers[-1].replace(",", ""))) if numbers else None
 
@@ -125,7 +129,9 @@ def written(value: Any) -> str:
         return ""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    if isinstance(value, bool | dict | list):
+        return orjson.dumps(value, default=str).decode()
+    return str(value)
 
 
 def _each(expected: Any) -> Sequence[Any]:
@@ -144,7 +150,8 @@ def _same(one: Any, other: Any) -> bool:
         return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
+    plain = str | int | float | None
+    return bool(one == other) or (not isinstance(other, plain) and written(one) == written(other))
 
 
 MEASURES = {"exact": exact, "normalised": normalised, "contains": contains, "number": number, "json": json}

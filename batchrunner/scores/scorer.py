@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from batchrunner.spec import ScoreSpec
 
 SCORES = "scores"
-_SHOWN = 60
 Judgements = dict[str, float]
 """By item id."""
 
@@ -37,8 +38,10 @@ class Scorer:
     functions: Mapping[str, Callable[[dict[str, Any]], object]]
     judge: Callable[[str], Judgements]
     """What a score's judge says, by the score's name; read when first asked."""
-    faults: dict[str, list[str]] = field(default_factory=dict)
-    """By score what its function raised, in this process so far."""
+    faults: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """By score how often its function gave none, in this process so far, and why first."""
+    matched: set[str] = field(default_factory=set)
+    """Scores whose judge knew any of the items; and `scores` once any item was looked at."""
 
     def told(self) -> list[dict[str, Any]]:
         """What the scores were made of; another one when judges have said more."""
@@ -59,8 +62,10 @@ class Scorer:
                     f"score {spec.name}: {spec.run} has no answer with {what} yet; run the judge's job, then reparse "
                     "this one"
                 )
+            elif spec.kind == "judge" and spec.name not in self.matched and SCORES in self.matched:
+                yield f"score {spec.name}: {spec.run} has judged none of these items; its input.id has to be item_id"
             if faults := self.faults.get(spec.name):
-                yield f"score {spec.name}: {spec.function} gave none for {len(faults):,} items, the first {faults[0]}"
+                yield f"score {spec.name}: {spec.function} gave none for {faults[0]:,} items, the first {faults[1]}"
 
     @property
     def column(self) -> pa.Field:
@@ -90,6 +95,8 @@ class Scorer:
     ) -> list[float | None]:
         if spec.kind == "judge":
             judged = self.judge(spec.name)
+            known = [row["item_id"] for row in rows if row is not None]
+            self.matched.update([SCORES] if known else [], () if judged.keys().isdisjoint(known) else [spec.name])
             return [None if row is None else judged.get(row["item_id"]) for row in rows]
         if spec.kind == "python":
             return [None if row is None else self._called(spec.name, row) for row in rows]
@@ -99,24 +106,31 @@ class Scorer:
         measure = MEASURES[spec.kind]
         scores: list[float | None] = []
         for value, expected in zip(said, wanted, strict=True):
-            known = expected is not None and _is_known(expected[spec.name])
-            scores.append(measure(value, expected[spec.name], spec) if known and expected is not None else None)
+            wants = expected is not None and _is_known(expected[spec.name])
+            scores.append(measure(value, expected[spec.name], spec) if wants and expected is not None else None)
         return scores
 
     def _called(self, name: str, row: dict[str, Any]) -> float | None:
-        """What the user's function says of a row; nothing where it raises, which must not cost the results."""
+        """What the user's function says of a row; nothing where it raises, which must not cost the results.
+
+        It gets a row of its own, and what it prints goes where messages go.
+        """
         try:
-            found = self.functions[name](row)
-        except Exception as error:
-            self._note(name, row, f"{type(error).__name__}: {error}")
-            return None
-        score = None if found is None or isinstance(found, str) else numeric(found)
-        if score is None and found is not None:
-            self._note(name, row, f"gave {str(found)[:_SHOWN]!r}, expected a number, true, false or None")
+            with redirect_stdout(sys.stderr):
+                found = self.functions[name](dict(row))
+            score = None if found is None or isinstance(found, str) else numeric(found)
+            said = (
+                None if found is None or score is not None else f"gave {found!s:.60}, expected a number, true or false"
+            )
+        except (Exception, SystemExit) as error:
+            score, said = None, f"{type(error).__name__}: {error!s:.200}"
+        if said is not None:
+            self._note(name, row, said)
         return score
 
     def _note(self, name: str, row: Mapping[str, Any], said: str) -> None:
-        self.faults.setdefault(name, []).append(f"{row['item_id']}: {said}")
+        count, first = self.faults.get(name, (0, f"{row['item_id']}: {said}"))
+        self.faults[name] = (count + 1, first)
 
 
 def _is_known(expected: Any) -> bool:
@@ -151,13 +165,14 @@ def compile_scores(
         return None
     faults: list[str] = []
     functions: dict[str, Callable[[dict[str, Any]], object]] = {}
+    fresh: set[str] = set()
     for spec in specs:
         try:
             if spec.kind == "regex":
                 regex([""], spec)
             _refuse_name(spec, columns)
             if spec.function is not None:
-                functions[spec.name] = _function(spec, base)
+                functions[spec.name] = _function(spec, base, fresh)
         except JobError as error:
             faults += error.faults
     values = {spec.name: spec.expected for spec in specs}
@@ -180,8 +195,8 @@ def _refuse_name(spec: ScoreSpec, columns: Collection[str]) -> None:
         )
 
 
-def _function(spec: ScoreSpec, base: Path) -> Callable[[dict[str, Any]], object]:
-    found = imported(spec.function or "", base, at=f"score {spec.name!r}", what="a function")
+def _function(spec: ScoreSpec, base: Path, fresh: set[str]) -> Callable[[dict[str, Any]], object]:
+    found = imported(spec.function or "", base, at=f"score {spec.name!r}", what="a function", fresh=fresh)
     if not callable(found):
         raise JobError(f"score {spec.name!r}: {spec.function}: expected a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]

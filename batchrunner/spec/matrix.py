@@ -68,9 +68,9 @@ class Matrix:
 def matrix_of(table: Mapping[str, Any]) -> Matrix:
     """The matrix that a job's table is, once `matrix_faults` has none.
 
-    What is asked comes first whatever the order of the keys: TOML has its tables behind all else.
+    What is asked comes first, and the rest by name, whatever the order of the keys: it makes the items' ids.
     """
-    names = sorted((name for name in table if name != REPEATS), key=lambda name: name not in _FIRST)
+    names = sorted((name for name in table if name != REPEATS), key=lambda name: (name not in _FIRST, name))
     axes = [Axis(field=name, values=_named(name, table[name])) for name in names]
     return Matrix(axes=axes, repeats=int(table.get(REPEATS, 1)))
 
@@ -107,6 +107,8 @@ def _table_faults(table: Mapping[str, Any], request: Mapping[str, Any]) -> Itera
         elif name not in AXES:
             hint = near(name, {*AXES, REPEATS}) or "; an axis is a field of [request], or repeats"
             yield Fault(at=at, said=f"unknown key {name!r} in [matrix]{hint}", alone=True)
+        elif any(path == name for path in request.get("volatile") or ()):
+            yield Fault(at=at, said=f"{name} is volatile, so its variants would be one question; leave one of them out")
         elif name in request:
             yield Fault(at=at, said=f"{name} stands in [request] too; leave one of them out")
         else:
@@ -129,7 +131,7 @@ def _axis_faults(name: str, value: Any, at: Key) -> Iterator[Fault]:
             yield Fault(at=(*at, key), said=said)
             return
         if isinstance(key, str) and not _is_name(key):
-            yield Fault(at=(*at, key), said=f"expected a name of at most {_LONGEST} characters without '/'")
+            yield Fault(at=(*at, key), said=f"expected a name of at most {_LONGEST} characters without '/' and '+'")
         yield from field_faults(name, each, (*at, key))
     if isinstance(value, list):
         names = [_name(name, each, number) for number, each in enumerate(value, 1)]
@@ -139,7 +141,7 @@ def _axis_faults(name: str, value: Any, at: Key) -> Iterator[Fault]:
 
 
 def _is_name(text: str) -> bool:
-    return 0 < len(text) <= _LONGEST and text.isprintable() and "/" not in text and text == text.strip()
+    return 0 < len(text) <= _LONGEST and text.isprintable() and not {"/", "+"} & {*text} and text == text.strip()
 
 
 def _named(field: str, value: Any) -> dict[str, Any]:
@@ -157,6 +159,6 @@ def _name(field: str, value: Any, number: int) -> str:
     if isinstance(value, int | float):
         return str(value)
     if isinstance(value, str) and field not in _TEXTS and "{" not in value:
-        name = re.sub(r"[/\s]+", "_", value.strip())
+        name = re.sub(r"[/+\s]+", "_", value.strip())
         return name if _is_name(name) else str(number)
     return str(number)

@@ -68,7 +68,7 @@ def compile_request(
     for name, value in request.items():
         if name != "volatile":
             compiler.add(name, value, volatile=volatile)
-    variants = compile_variants(matrix, varying, volatile=volatile)
+    variants = compile_variants(matrix, varying)
     if faults := [*compiler.faults, *varying.faults]:
         raise JobError(*faults)
     asked = {

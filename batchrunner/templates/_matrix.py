@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 from batchrunner.templates._fields import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from batchrunner.spec import Matrix
     from batchrunner.templates._fields import Compiler
 
@@ -17,12 +15,12 @@ Ask = Callable[[Mapping[str, Any]], dict[str, Any]]
 """Makes the ask of a row."""
 
 
-def compile_variants(matrix: Matrix, compiler: Compiler, *, volatile: Collection[str]) -> dict[str, Fields]:
+def compile_variants(matrix: Matrix, compiler: Compiler) -> dict[str, Fields]:
     """By its name the fields that each variant sets; nothing where nothing varies. Every value is compiled once."""
     if not matrix:
         return {}
     values = {
-        (axis.field, name): compiler.compile(f"{axis.field}.{name}", value, volatile=volatile)
+        (axis.field, name): compiler.compile(f"{axis.field}.{name}", value)
         for axis in matrix.axes
         for name, value in axis.values.items()
     }
