@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import JobError, RunError
-from batchrunner.scores import compile_scores, verdict
-from batchrunner.store import read_manifest, view_run
+from batchrunner.scores import Judgement, compile_scores, verdict
+from batchrunner.store import read_manifest, shard_folders, view_run
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from batchrunner.scores import Judgements, Scorer
@@ -39,18 +40,22 @@ def scorer_of(
 
 
 def _judgements(directory: Path, field: str | None) -> Judgements:
-    """What a judge's run says of each item; the mean where its own matrix asks of one item several times."""
-    if not (directory / "commits").is_dir():
-        return {}
-    try:
-        view, manifest = view_run(directory), read_manifest(directory / "run.json") or {}
-    except RunError:
-        return {}
-    repeated, said = bool((manifest.get("job") or {}).get("matrix")), dict[str, list[float]]()
-    for batch in view.outcomes(["item_id", "status", "text"]):
+    """What a judge's run says of each item, several times where its own matrix asks so."""
+    said: dict[str, list[Judgement]] = {}
+    for run in (directory, *shard_folders(directory)):
+        if not (run / "commits").is_dir():
+            continue
+        with suppress(RunError):  # Nothing must keep the results from being made; what is missing is said then.
+            for item_id, judgement in _of_run(run, field):
+                said.setdefault(item_id, []).append(judgement)
+    return said
+
+
+def _of_run(run: Path, field: str | None) -> Iterator[tuple[str, Judgement]]:
+    repeated = bool(((read_manifest(run / "run.json") or {}).get("job") or {}).get("matrix"))
+    for batch in view_run(run).outcomes(["item_id", "status", "text", "started_at"]):
         for row in batch.to_pylist():
             found = verdict(row["text"] or "", field) if row["status"] == "succeeded" else None
             if found is not None:
                 item_id = row["item_id"].rsplit("/", 2)[0] if repeated else row["item_id"]
-                said.setdefault(item_id, []).append(found)
-    return {item_id: sum(found) / len(found) for item_id, found in said.items()}
+                yield item_id, Judgement(value=found, began_at=row["started_at"])

@@ -218,6 +218,7 @@ class Remade:
     checked: sources.Checked
     asker: templates.Asker
     carried: Carry
+    warnings: tuple[str, ...] = ()
 
     def batches(self) -> Iterator[Any]:
         taken = self.manifest.get("selection")
@@ -264,7 +265,8 @@ def open_table(directory: Path) -> Table:
     except (JobError, KeyError) as error:
         warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
         return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
-    return Table(view=view, schema=remade.carried.results(remade.checked), remade=remade)
+    schema = remade.carried.results(remade.checked)
+    return Table(view=view, schema=schema, remade=remade, warnings=remade.warnings)
 
 
 def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
@@ -285,24 +287,49 @@ def remake(manifest: Mapping[str, Any], view: store.View) -> Remade:
     checked = sources.Checked.from_json(known["checked"])
     source.learn(checked)
     wanted = remembered(manifest.get("expect"))
+    asked = view.commit.asked
     plain = templates.compile_request(
-        job["request"], params=job["params"], base=base, columns=checked.columns, matrix=matrix
+        _as_asked(job["request"], "request", asked),
+        params=job["params"],
+        base=base,
+        columns=checked.columns,
+        matrix=matrix_of(_as_asked(job.get("matrix") or {}, "matrix", asked)),
     )
     asker = wanted.ask(plain)
     rows_are_data = has_question({*job["request"], *matrix.fields})
+    scorer, lack = _scorer(manifest, base, checked)
     carried = carry(
         keep=job["output"].get("keep"),
         rows_are_data=rows_are_data,
         id_column=id_column,
         asker=asker,
         expectation=wanted.expectation,
-        scorer=scorer_of(
+        scorer=scorer,
+        matrix=matrix,
+    )
+    return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried, warnings=lack)
+
+
+def _as_asked(said: Any, at: str, asked: Mapping[str, Any]) -> Any:
+    """The job's templates with the texts of their files as they were when it asked: the files may be others by now."""
+    if isinstance(said, dict):
+        return {name: _as_asked(inner, f"{at}.{name}", asked) for name, inner in said.items()}
+    if isinstance(said, list):
+        return [_as_asked(inner, f"{at}.{number}", asked) for number, inner in enumerate(said)]
+    return asked.get(at, said) if isinstance(said, str) and said.startswith("file:") else said
+
+
+def _scorer(manifest: Mapping[str, Any], base: Path, checked: sources.Checked) -> tuple[Scorer | None, tuple[str, ...]]:
+    """The scores of a run, or why there are none: what they are made with may be gone, and the rest is still there."""
+    job = manifest["job"]
+    try:
+        scorer = scorer_of(
             [ScoreSpec(**score) for score in job.get("score") or ()],
             params=job["params"],
             base=base,
             columns=checked.columns,
             simulate=bool((manifest.get("call") or {}).get("given", {}).get("simulate")),
-        ),
-        matrix=matrix,
-    )
-    return Remade(manifest=manifest, source=source, checked=checked, asker=asker, carried=carried)
+        )
+    except JobError as error:
+        return None, (f"the scores of this run cannot be made any more ({error}); they are left out",)
+    return scorer, ()

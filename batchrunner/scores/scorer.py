@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -16,13 +18,24 @@ from batchrunner.scores.measures import MEASURES, NOTHING, numeric, part, regex
 from batchrunner.templates import compile_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator
+    from datetime import datetime
     from pathlib import Path
 
     from batchrunner.spec import ScoreSpec
 
 SCORES = "scores"
-Judgements = dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgement:
+    """What a judge said of an answer, and when it was asked: of an answer that came later it said nothing."""
+
+    value: float
+    began_at: datetime
+
+
+Judgements = Mapping[str, Sequence[Judgement]]
 """By item id."""
 
 
@@ -50,8 +63,10 @@ class Scorer:
     def _judged(self, spec: ScoreSpec) -> dict[str, Any]:
         if spec.kind != "judge":
             return {}
-        found = self.judge(spec.name)
-        return {"judged": len(found), "sum": sum(found.values())}
+        said = sorted(
+            (item, each.value, str(each.began_at)) for item, found in self.judge(spec.name).items() for each in found
+        )
+        return {"judged": len(said), "digest": blake2b(orjson.dumps(said), digest_size=8).hexdigest()}
 
     def notes(self) -> Iterator[str]:
         """What a person should know once the column is made."""
@@ -59,12 +74,18 @@ class Scorer:
             if spec.kind == "judge" and not self.judge(spec.name):
                 what = f"a number at {spec.field!r}" if spec.field else "a single number"
                 yield (
-                    f"score {spec.name}: {spec.run} has no answer with {what} yet; run the judge's job, then reparse "
-                    "this one"
+                    f"score {spec.name}: {spec.run} has no answer with {what} yet, or cannot be read; run the judge's "
+                    "job, then reparse this one"
                 )
             elif spec.kind == "judge" and spec.name not in self.matched and SCORES in self.matched:
                 yield f"score {spec.name}: {spec.run} has judged none of these items; its input.id has to be item_id"
-            if faults := self.faults.get(spec.name):
+            faults = self.faults.get(spec.name)
+            if faults and spec.kind == "judge":
+                yield (
+                    f"score {spec.name}: {faults[0]:,} answers are newer than their grades, the first {faults[1]}; "
+                    "run the judge's job, then reparse this one"
+                )
+            elif faults:
                 yield f"score {spec.name}: {spec.function} gave none for {faults[0]:,} items, the first {faults[1]}"
 
     @property
@@ -75,7 +96,7 @@ class Scorer:
         """Results with the column in them. `names` says what the input's columns are called there; those of `as_json`
         hold values that are written as JSON."""
         # A function may want any column; the texts of all of them are a lot to hold.
-        needed = ["item_id", "status", "text", *(names[name] for name in self.reads)]
+        needed = ["item_id", "status", "text", "finished_at", *(names[name] for name in self.reads)]
         looked_at = batch if self.functions else batch.select([name for name in needed if name in batch.schema.names])
         rows = [row if row["status"] == "succeeded" else None for row in looked_at.to_pylist()]
         wanted = [None if row is None else self._expected(row, names, as_json) for row in rows]
@@ -97,7 +118,9 @@ class Scorer:
             judged = self.judge(spec.name)
             known = [row["item_id"] for row in rows if row is not None]
             self.matched.update([SCORES] if known else [], () if judged.keys().isdisjoint(known) else [spec.name])
-            return [None if row is None else judged.get(row["item_id"]) for row in rows]
+            return [
+                None if row is None else self._judged_of(spec.name, row, judged.get(row["item_id"], ())) for row in rows
+            ]
         if spec.kind == "python":
             return [None if row is None else self._called(spec.name, row) for row in rows]
         said = [None if row is None else part(row["text"] or "", spec.field) for row in rows]
@@ -109,6 +132,15 @@ class Scorer:
             wants = expected is not None and _is_known(expected[spec.name])
             scores.append(measure(value, expected[spec.name], spec) if wants and expected is not None else None)
         return scores
+
+    def _judged_of(self, name: str, row: Mapping[str, Any], said: Sequence[Judgement]) -> float | None:
+        """The mean of what was said of this answer; of one that came later nothing was."""
+        answered_at = row.get("finished_at")
+        values = [each.value for each in said if answered_at is None or each.began_at >= answered_at]
+        if said and not values:
+            count, first = self.faults.get(name, (0, str(row["item_id"])))
+            self.faults[name] = (count + 1, first)
+        return sum(values) / len(values) if values else None
 
     def _called(self, name: str, row: dict[str, Any]) -> float | None:
         """What the user's function says of a row; nothing where it raises, which must not cost the results.

@@ -16,7 +16,7 @@ from batchrunner.store.spending import COPIED
 from batchrunner.store.view import CARRIED, note
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from batchrunner.store.view import Source, View
 
@@ -100,20 +100,28 @@ def match(keys: pa.Table, index: pa.Table) -> Matches:
     """Find the outcome that counts for each row of the input, and the settled items that have none.
 
     For one item and key a success comes first, then the later outcome. What was refused before it was
-    sent never counts: it is judged anew. Exhausted outcomes are carried, and stay open.
+    sent never counts: it is judged anew. Exhausted outcomes are carried, and stay open. What was settled for an item
+    that is gone counts for one that asks the same, each for one: an item may get another name, as those of a job that
+    becomes a matrix do.
     """
     bucket_count = 1 << (max(keys.num_rows, index.num_rows) // _BUCKET_ROWS).bit_length()
-    carried, changed = [CARRIED.empty_table()], [_CHANGED.empty_table()]
-    for some_keys, some_outcomes in zip(_buckets(keys, bucket_count), _buckets(index, bucket_count), strict=True):
+    carried, changed, gone = [CARRIED.empty_table()], [_CHANGED.empty_table()], [_GONE.empty_table()]
+    by_item = zip(_buckets(keys, bucket_count, "id_hash"), _buckets(index, bucket_count, "id_hash"), strict=True)
+    for some_keys, some_outcomes in by_item:
         counting = _counting(some_keys, some_outcomes)
         carried.append(counting)
         changed.append(_settled_elsewhere(some_keys, some_outcomes, counting))
+        gone.append(_gone(some_keys, some_outcomes))
+    others = _of_others(keys, pa.concat_tables(carried), pa.concat_tables(gone), bucket_count)
+    still_open = pc.invert(pc.is_in(pa.concat_tables(changed)["row"], others["row"].combine_chunks()))
     return Matches(
-        carried=pa.concat_tables(carried).sort_by("row"),
-        changed=pa.concat_tables(changed).sort_by("row"),
+        carried=pa.concat_tables([*carried, others]).sort_by("row"),
+        changed=pa.concat_tables(changed).filter(still_open).sort_by("row"),
     )
 
 
+_GONE = pa.schema([("key_hash", pa.int64()), ("rank", pa.int64())])
+"""Settled outcomes of items that the input does not have any more."""
 _CHANGED = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64())])
 
 
@@ -151,26 +159,67 @@ def _index_of(view: View, source: Source) -> pa.Table:
     return pa.table(columns, schema=INDEX)
 
 
-def _buckets(table: pa.Table, count: int) -> Iterator[pa.Table]:
-    """The table in `count` pieces by item, so that a join never holds more than one of them."""
+def _buckets(table: pa.Table, count: int, by: str) -> Iterator[pa.Table]:
+    """The table in `count` pieces by a hash, so that a join never holds more than one of them."""
     if count == 1:
         yield table
         return
-    bucket = pc.bit_wise_and(table["id_hash"], count - 1)
+    bucket = pc.bit_wise_and(table[by], count - 1)
     for number in range(count):
         yield table.filter(pc.equal(bucket, number))
 
 
 def _counting(keys: pa.Table, index: pa.Table) -> pa.Table:
-    usable = index.filter(pc.is_in(index["code"], pa.array([SUCCEEDED, REJECTED, EXHAUSTED], pa.uint8())))
+    best = _best(index, (SUCCEEDED, REJECTED, EXHAUSTED))
+    return _carried(keys.join(best, ["id_hash", "key_hash"], join_type="inner"))
+
+
+def _best(index: pa.Table, codes: Sequence[int]) -> pa.Table:
+    """The outcome of each item and key that counts, among those of these codes: the highest `rank`."""
+    usable = index.filter(pc.is_in(index["code"], pa.array(codes, pa.uint8())))
     succeeded = pc.equal(usable["code"], SUCCEEDED).cast(pa.int64())
     rank = pc.add(pc.shift_left(succeeded, 62), pc.shift_left(usable["sequence"], 3))
     ranked = usable.select(["id_hash", "key_hash"]).append_column("rank", pc.add(rank, usable["code"].cast(pa.int64())))
     best = ranked.group_by(["id_hash", "key_hash"]).aggregate([("rank", "max")])
-    found = keys.join(best, ["id_hash", "key_hash"], join_type="inner")
-    sequence = pc.bit_wise_and(pc.shift_right(found["rank_max"], 3), _SEQUENCE_BITS)
-    code = pc.bit_wise_and(found["rank_max"], 7).cast(pa.uint8())
+    return best.rename_columns(["rank" if name == "rank_max" else name for name in best.column_names])
+
+
+def _carried(found: pa.Table) -> pa.Table:
+    """Rows with the `rank` of an outcome, as a table of `CARRIED`."""
+    sequence = pc.bit_wise_and(pc.shift_right(found["rank"], 3), _SEQUENCE_BITS)
+    code = pc.bit_wise_and(found["rank"], 7).cast(pa.uint8())
     return pa.table({"row": found["row"], "sequence": sequence, "code": code}, schema=CARRIED)
+
+
+def _gone(keys: pa.Table, index: pa.Table) -> pa.Table:
+    here = pc.is_in(index["id_hash"], keys["id_hash"].combine_chunks())
+    return _best(index.filter(pc.invert(here)), (SUCCEEDED, REJECTED)).select(_GONE.names).cast(_GONE)
+
+
+def _of_others(keys: pa.Table, carried: pa.Table, gone: pa.Table, bucket_count: int) -> pa.Table:
+    """What items that are gone had settled, for rows that ask the same and have nothing of their own."""
+    found = [CARRIED.empty_table()]
+    if gone.num_rows:
+        without = keys.filter(pc.invert(pc.is_in(keys["row"], carried["row"].combine_chunks())))
+        by_key = zip(_buckets(without, bucket_count, "key_hash"), _buckets(gone, bucket_count, "key_hash"), strict=True)
+        for rows, outcomes in by_key:
+            asked = _numbered(
+                rows.select(["key_hash", "row"]).sort_by([("key_hash", "ascending"), ("row", "ascending")])
+            )
+            best = _numbered(outcomes.sort_by([("key_hash", "ascending"), ("rank", "descending")]))
+            found.append(_carried(asked.join(best, ["key_hash", "place"], join_type="inner")))
+    return pa.concat_tables(found)
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    """A table in order of its keys, each row with its `place` among those of the same key."""
+    keys = table["key_hash"].combine_chunks()
+    at = pa.array(range(len(keys)), pa.int64())
+    if not len(keys):
+        return table.append_column("place", at)
+    first = pa.concat_arrays([pa.array([True]), pc.not_equal(keys.slice(1), keys.slice(0, len(keys) - 1))])
+    start = pc.cumulative_max(pc.if_else(first, at, 0))
+    return table.append_column("place", pc.subtract(at, start))
 
 
 def _settled_elsewhere(keys: pa.Table, index: pa.Table, counting: pa.Table) -> pa.Table:

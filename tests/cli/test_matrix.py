@@ -104,6 +104,55 @@ def test_a_changed_matrix_buys_the_difference(tmp_path):
     assert (anyway.code, anyway.summary["now"]["sent"]) == (0, 3)
 
 
+PLAIN = """
+name = "eval"
+[input]
+path = "cases.jsonl"
+[provider]
+kind = "tess"
+base_url = "{url}"
+api_key = "none"
+[request]
+{request}
+[limits]
+requests_per_minute = "none"
+[matrix]
+{matrix}
+"""
+SAY = "'Say {{ question }}'"
+
+
+def test_a_job_that_becomes_a_matrix_or_gives_other_names_buys_the_difference(tmp_path):
+    """What is bought is a question, whatever its item is called."""
+    write_cases(tmp_path)
+    job = tmp_path / "job.toml"
+    lives = [
+        (f"agent_id = 7\nprompt = {SAY}", "", 3),
+        (f"agent_id = 7\nprompt = {SAY}", "repeats = 2", 3),
+        (f"prompt = {SAY}", "agent_id = [7]\nrepeats = 2", 0),
+        ("", f"agent_id = [7]\nrepeats = 2\nprompt = {{ a = {SAY}, b = 'Tell {{{{ question }}}}' }}", 6),
+        ("", f"repeats = 2\nprompt = {{ aa = {SAY}, b = 'Tell {{{{ question }}}}' }}\nagent_id = [7]", 0),
+        (f"agent_id = 7\nprompt = {SAY}", "", 0),
+    ]
+    sent, books = [], []
+    with counting() as server:
+        for request, matrix, _ in lives:
+            job.write_text(PLAIN.format(url=server.url, request=request, matrix=matrix))
+            planned = batchrunner("plan", job, "--json").summary
+            ended = batchrunner("run", job, "--json")
+            assert ended.code == 0, ended.err
+            books.append(planned["items"]["to_buy"])
+            sent.append(ended.summary["now"]["sent"])
+            table = pl.read_parquet(ended.summary["results"])
+            assert table["text"].null_count() == 0
+        asked = server.books().asked.total()
+
+    assert sent == books == [expected for _, _, expected in lives]
+    assert asked == 12
+    assert table["item_id"].to_list() == ["c0", "c1", "c2"]
+    assert [text.split(" ")[2] for text in table["text"]] == ["q0", "q1", "q2"]
+
+
 def test_a_pilot_takes_whole_cases_and_shards_take_every_item_once(tmp_path):
     write_cases(tmp_path, 10)
     with counting() as server:

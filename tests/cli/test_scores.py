@@ -117,6 +117,33 @@ def test_other_scores_are_made_of_the_same_answers(tmp_path):
     assert asked == 3
 
 
+def test_readers_tell_what_was_asked_and_lose_no_more_than_what_is_gone(tmp_path):
+    """Prompt files and functions change after a run, and its table has to stay its own."""
+    write_rows(tmp_path / "rows.jsonl", ROWS[:2])
+    (tmp_path / "old.md").write_text("OLD {{ question }}")
+    (tmp_path / "checks_gone.py").write_text("def one(row):\n    return 1\n")
+    score = '[[score]]\nname = "one"\nkind = "python"\nfunction = "checks_gone:one"'
+    with counting() as server:
+        job = write_job(tmp_path, server.url, score)
+        job.write_text(job.read_text().replace('"{{ question }}"', '"file:old.md"'))
+        ended = batchrunner("run", job)
+        run = tmp_path / "runs/graded"
+        (tmp_path / "old.md").write_text("NEW {{ wanted }}")
+        changed = batchrunner("show", run, "a")
+        (tmp_path / "old.md").unlink()
+        (tmp_path / "checks_gone.py").unlink()
+        gone = batchrunner("show", run, "a")
+        exported = batchrunner("export", run, "--format", "openai-batch", "--to", tmp_path / "batch")
+
+    assert ended.code == 0, ended.err
+    assert "OLD say Canberra" in changed.out
+    assert "scores   one 1" in changed.out
+    assert "OLD say Canberra" in gone.out
+    assert "the scores of this run cannot be made any more" in gone.err
+    assert exported.code == 0, exported.err
+    assert "OLD say Canberra" in (tmp_path / "batch/input.jsonl").read_text()
+
+
 def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
     write_rows(tmp_path / "rows.jsonl", ROWS[:3])
     with counting() as server:
@@ -129,6 +156,11 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
         taken = batchrunner("reparse", job)
         after = scores_of(taken.last_line)
         again = batchrunner("run", judge, "--json")
+        batchrunner("redo", tmp_path / "runs/graded", "--where", "item_id = 'a'", "--set", "request.max_tokens=9")
+        newer = batchrunner("reparse", job)
+        stale = scores_of(newer.last_line)
+        batchrunner("redo", tmp_path / "runs/judge", "--where", "item_id = 'a'")
+        mended = scores_of(batchrunner("reparse", job).last_line)
         asked = server.books().asked.total()
 
     assert "score grade: runs/judge has no answer with a number at 'grade' yet" in first.err
@@ -136,7 +168,11 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
     assert judged.code == 0, judged.err
     assert after == [{"right": 1.0, "grade": 4.0}, {"right": 0.0, "grade": 4.0}, {"right": None, "grade": 4.0}]
     # The results that the judge reads are another file now, whose rows ask the same.
-    assert (again.code, again.summary["now"]["sent"], asked) == (0, 0, 6)
+    assert (again.code, again.summary["now"]["sent"], asked) == (0, 0, 8)
+    # A grade is that of the answer which was judged.
+    assert [score["grade"] for score in stale] == [None, 4.0, 4.0]
+    assert "1 answers are newer than their grades, the first a" in newer.err
+    assert [score["grade"] for score in mended] == [4.0] * 3
 
 
 def test_a_judge_that_is_asked_several_times_gives_its_mean(tmp_path):

@@ -103,9 +103,8 @@ JOBS = [
 def test_every_job_file_runs(job, tmp_path):
     words: list[object] = []
     if job.stem == "prompt_judge":  # Reads the results of another job's run.
-        first = batchrunner(
-            "run", job.with_name("prompt_matrix.toml"), "--simulate", "--limit", 20, "--rpm", "none", "--out", tmp_path / "m"
-        )  # fmt: skip
+        given = ["--simulate", "--limit", 20, "--rpm", "none", "--out", tmp_path / "matrix"]
+        first = batchrunner("run", job.with_name("prompt_matrix.toml"), *given)
         words = ["--set", f"input.path={first.last_line}"]
     ended = batchrunner(
         "run", job, "--simulate", "--limit", 20, "--rpm", "none", "--out", tmp_path / "run", "--json", *words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrunner.errors import JobError
-from batchrunner.scores import compile_scores, verdict
+from batchrunner.scores import Judgement, compile_scores, verdict
 from batchrunner.scores.measures import numeric
 from batchrunner.spec import ScoreSpec
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 def scored(text: str | None, column: Any = None, *, status: str = "succeeded", **spec: Any) -> float | None:
@@ -26,7 +29,7 @@ def scored(text: str | None, column: Any = None, *, status: str = "succeeded", *
         params={"p": "param"},
         base=Path(),
         columns=["expected", "other"],
-        judge=lambda _: {"i": 4.0},
+        judge=lambda _: {"i": [Judgement(value=3.0, began_at=NOON), Judgement(value=5.0, began_at=NOON)]},
     )
     assert scorer is not None
     batch = pa.RecordBatch.from_pylist(
@@ -217,6 +220,20 @@ def test_what_is_no_number_is_no_score_and_is_said(tmp_path, gave, score, noted)
 
     assert found["scores"].to_pylist() == [{"x": score}]
     assert bool([*scorer.notes()]) == noted
+
+
+def test_of_an_answer_that_came_later_a_judge_has_said_nothing():
+    said = {"a": [Judgement(value=1.0, began_at=NOON), Judgement(value=5.0, began_at=NOON + timedelta(hours=2))]}
+    spec = ScoreSpec(name="x", kind="judge", run="somewhere")
+    scorer = compile_scores([spec], params={}, base=Path(), columns=[], judge=lambda _: said)
+    assert scorer is not None
+    times = [NOON - timedelta(hours=1), NOON + timedelta(hours=1), NOON + timedelta(hours=3)]
+    rows = [{"item_id": "a", "status": "succeeded", "text": "", "finished_at": at} for at in times]
+
+    found = scorer.derived(pa.RecordBatch.from_pylist(rows), {}, frozenset())
+
+    assert found["scores"].to_pylist() == [{"x": 3.0}, {"x": 5.0}, {"x": None}]
+    assert "1 answers are newer than their grades, the first a; run the judge's job" in next(iter(scorer.notes()))
 
 
 def test_a_module_of_the_same_name_is_never_taken_for_it(tmp_path):

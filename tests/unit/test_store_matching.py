@@ -57,6 +57,18 @@ def test_the_same_item_under_the_same_key_goes_on_counting():
     assert matches.changed_items == 0
 
 
+def test_an_item_by_another_name_keeps_what_it_asked_each_for_one():
+    index = index_of(("a", "k", SUCCEEDED, True), ("b", "k", REJECTED, True), ("c", "k", EXHAUSTED, False))
+
+    matches = matching.match(keys_of(("x", "k"), ("y", "k"), ("z", "k"), ("w", "other")), index)
+    still_there = matching.match(keys_of(("x", "k"), ("a", "changed"), ("b", "k"), ("c", "k")), index)
+
+    assert carried(matches) == [(0, 1, SUCCEEDED), (1, 2, REJECTED)]
+    # What an item has that is still there is its own, whatever it asks now.
+    assert carried(still_there) == [(2, 2, REJECTED), (3, 3, EXHAUSTED)]
+    assert still_there.changed_items == 1
+
+
 def test_what_was_refused_before_it_was_sent_is_judged_anew():
     matches = matching.match(keys_of(("a", "k")), index_of(("a", "k", BAD_ROW, False)))
 
@@ -142,16 +154,28 @@ NAMES = st.sampled_from("abc")
 def test_matching_agrees_with_a_plain_loop_whatever_the_buckets(
     asked: list[tuple[str, str]], known: list[tuple[str, str, int]]
 ):
-    expected = []
+    outcomes = [
+        (item, key, code == SUCCEEDED, number, code)
+        for number, (item, key, code) in enumerate(known, 1)
+        if code != BAD_ROW
+    ]
+    expected, names = {}, {item for item, _ in asked}
     for row, pair in enumerate(asked):
-        mine = [
-            (code == SUCCEEDED, number, code) for number, (*other, code) in enumerate(known, 1) if (*other,) == pair
-        ]
-        best = max((one for one in mine if one[2] != BAD_ROW), default=None)
-        expected += [(row, best[1], best[2])] if best else []
+        if mine := [one for one in outcomes if one[:2] == pair]:
+            expected[row] = (row, *max(mine, key=lambda one: one[2:])[3:])
+    gone = {}
+    for one in outcomes:
+        if one[0] not in names and one[4] != EXHAUSTED:
+            gone[one[:2]] = max(gone.get(one[:2], one), one, key=lambda one: one[2:])
+    left = sorted(gone.values(), key=lambda one: one[2:])
+    for row, (_, key) in enumerate(asked):
+        found = next((one for one in reversed(left) if one[1] == key), None)
+        if row not in expected and found is not None:
+            left.remove(found)
+            expected[row] = (row, *found[3:])
     index = index_of(*((*one, False) for one in known))
 
     with pytest.MonkeyPatch.context() as patch:
         for size in (2**20, 2):
             patch.setattr(matching, "_BUCKET_ROWS", size)
-            assert carried(matching.match(keys_of(*asked), index)) == expected
+            assert carried(matching.match(keys_of(*asked), index)) == sorted(expected.values())
