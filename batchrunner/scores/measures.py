@@ -22,17 +22,27 @@ NOTHING = object()
 _NUMBER = re.compile(
     r"(?:(?<![\w.])[-+])?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?", re.ASCII
 )
+_QUIET = re.compile("['\u2019\u00ad\u200b-\u200d\ufeff]")
+"""Apostrophes, and characters that nobody sees."""
+_GROUPED = re.compile(r"(?<=\d)(?:[\u00a0\u202f\u2009'\u2019]|\\,|\{,\})(?=\d{3}(?!\d))")
+_SIGN = re.compile(r"([-+])[$\u20ac\u00a3](?=[\d.])")
 _LONGEST = 100_000
 """Characters of an answer in which a number is looked for, from its end."""
 
 
 def part(text: str, field: str | None) -> Any:
-    """What an answer says: its text, or with a `field` (dotted, list positions as numbers) that part of its JSON."""
+    """What an answer says: its text, or with a `field` (dotted, list positions as numbers) that part of its JSON, the
+    last one that has it: what was revised stands behind its draft."""
     if field is None:
         return text
-    found = [*candidates(text)]
-    value = next((each for each in found if isinstance(each, dict | list)), found[0] if found else NOTHING)
-    for step in field.split("."):
+    steps = field.split(".")
+    return next(
+        (value for found in reversed([*candidates(text)]) if (value := _at(found, steps)) is not NOTHING), NOTHING
+    )
+
+
+def _at(value: Any, steps: Sequence[str]) -> Any:
+    for step in steps:
         if isinstance(value, dict):
             value = value.get(step, NOTHING)
         elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
@@ -48,13 +58,14 @@ def exact(said: Any, expected: Any, _: ScoreSpec) -> float:
 
 
 def normalised(said: Any, expected: Any, _: ScoreSpec) -> float:
-    """The same words, whatever their case, punctuation, width and spacing."""
-    return float(any(_plain(written(said)) == _plain(written(each)) for each in _each(expected)))
+    """The same words and numbers, whatever their case, punctuation, width and spacing."""
+    return float(any(_alike(written(said), written(each)) for each in _each(expected)))
 
 
 def contains(said: Any, expected: Any, spec: ScoreSpec) -> float:
     """Each expected text is in the answer."""
-    text, wanted = written(said), [written(each) for each in _each(expected)]
+    text = unicodedata.normalize("NFC", written(said))
+    wanted = [unicodedata.normalize("NFC", written(each)) for each in _each(expected)]
     if spec.ignore_case:
         text, wanted = text.casefold(), [each.casefold() for each in wanted]
     return float(all(each in text for each in wanted))
@@ -72,7 +83,7 @@ def number(said: Any, expected: Any, spec: ScoreSpec) -> float | None:
 def json(said: Any, expected: Any, spec: ScoreSpec) -> float:
     """The same JSON value, numbers by what they are worth."""
     value = said if spec.field is not None else next(candidates(said), NOTHING)
-    if not isinstance(value, str) and isinstance(expected, str):
+    if isinstance(expected, str) and not _same(value, expected):
         try:
             expected = orjson.loads(expected)
         except ValueError:
@@ -111,14 +122,22 @@ def numeric(value: Any) -> float | None:
             return numeric(float(value)) if isinstance(value, SupportsFloat) else None
         except (TypeError, ValueError, OverflowError):
             return None
-    numbers = _NUMBER.findall(value[-_LONGEST:])
+    numbers = _numbers(value)
     return numeric(float(numbers[-1].replace(",", ""))) if numbers else None
+
+
+def _numbers(text: str) -> list[str]:
+    """The numbers in a text as English writes them, with whatever else groups their digits or is their minus."""
+    tail = text[-_LONGEST:]
+    if not tail.isascii():
+        tail = "".join(str(unicodedata.decimal(char, char)) for char in tail).replace("\u2212", "-")
+    return _NUMBER.findall(_SIGN.sub(r"\1", _GROUPED.sub("", tail)))
 
 
 def verdict(text: str, field: str | None) -> float | None:
     """What a judge's answer says: the number at `field` of its JSON, else the only number in its text."""
     said = part(text, field)
-    if isinstance(said, str) and len(_NUMBER.findall(said[-_LONGEST:])) != 1:
+    if isinstance(said, str) and len(_numbers(said)) != 1:
         return None
     return numeric(said)
 
@@ -138,9 +157,28 @@ def _each(expected: Any) -> Sequence[Any]:
     return expected if isinstance(expected, list) else [expected]
 
 
+def _alike(one: str, other: str) -> bool:
+    plain = _plain(one), _plain(other)
+    return plain[0] == plain[1] if any(plain) else one.strip() == other.strip()
+
+
 def _plain(text: str) -> str:
-    wide = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join("".join(" " if unicodedata.category(each)[0] == "P" else each for each in wide).split())
+    """Without case, punctuation and marks of formatting; with what makes a number or a name another one."""
+    wide = unicodedata.normalize("NFKC", text).casefold().replace("\u2212", "-")
+    found = _QUIET.sub("", wide)
+    kept = (found[at] if _counts(found, at) else " " for at in range(len(found)))
+    return " ".join("".join(kept).split())
+
+
+def _counts(text: str, at: int) -> bool:
+    char, before, behind = text[at], text[at - 1 : at], text[at + 1 : at + 2]
+    if char in ".,":
+        return before.isdigit() and behind.isdigit()
+    if char == "-":
+        return behind.isdigit() and not before.isalnum()
+    if char in "#%":
+        return before.isalnum()
+    return char not in "`|~^" and unicodedata.category(char)[0] != "P"
 
 
 def _same(one: Any, other: Any) -> bool:

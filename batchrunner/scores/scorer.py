@@ -166,7 +166,7 @@ class Scorer:
 
 
 def _is_known(expected: Any) -> bool:
-    return expected is not None and expected != "" and expected != []
+    return expected is not None and expected != [] and not (isinstance(expected, str) and not expected.strip())
 
 
 def _by_pattern(spec: ScoreSpec, said: Sequence[Any], wanted: Sequence[Mapping[str, Any] | None]) -> list[float | None]:

@@ -48,7 +48,7 @@ class Airflow:
             text=True,
         )
 
-    def test_dag(self) -> Ended:
+    def dags_test(self) -> Ended:
         return finish(self.start("dags", "test", "enrichment", DAY))
 
     def python(self, script: str) -> Any:
@@ -192,13 +192,13 @@ def test_a_sigterm_drains_the_shard_and_the_retry_buys_nothing_twice(airflow: Ai
 
 
 def test_the_same_day_again_buys_nothing_and_an_empty_day_is_skipped(airflow: Airflow, tess: Api):
-    assert airflow.test_dag().code == 0
-    again = airflow.test_dag()
+    assert airflow.dags_test().code == 0
+    again = airflow.dags_test()
     assert (again.code, tess.answered().total()) == (0, ROWS)
 
     write_rows(airflow.home / f"rows-{DAY}.jsonl", [])
     shutil.rmtree(airflow.day)
-    empty = airflow.test_dag()
+    empty = airflow.dags_test()
 
     assert empty.code == 0, empty.log[-5000:]
     assert empty.log.count("batchrunner ended with 99") == 3
@@ -209,7 +209,7 @@ def test_the_same_day_again_buys_nothing_and_an_empty_day_is_skipped(airflow: Ai
 def test_a_job_that_cannot_start_is_not_tried_again(airflow: Airflow, tess: Api):
     (airflow.home / f"rows-{DAY}.jsonl").unlink()
 
-    ended = airflow.test_dag()
+    ended = airflow.dags_test()
 
     assert ended.code != 0
     assert "batchrunner ended with 2" in ended.log

@@ -73,6 +73,27 @@ def scored(text: str | None, column: Any = None, *, status: str = "succeeded", *
         ("number", "none", 42, 0),
         ("number", "-3e2", -300, 1),
         ("number", "42", "forty-two", None),
+        ("normalised", "`Paris`", "| paris |", 1),
+        ("normalised", "won\u2019t", "wont", 1),
+        ("normalised", "it is -5", "it is 5", 0),
+        ("normalised", "1,5", "1.5", 0),
+        ("normalised", "C#", "C", 0),
+        ("normalised", "C++", "C", 0),
+        ("normalised", "...", "?", 0),
+        ("normalised", "", "-", 0),
+        ("normalised", "5.", "5", 1),
+        ("contains", "Cafe\u0301 noir", "Caf\u00e9", 1),
+        ("number", "it is \u22125", -5, 1),
+        ("number", "it is \u22125", 5, 0),
+        ("number", "-$5", -5, 1),
+        ("number", "1\u202f000", 1000, 1),
+        ("number", "1'000", 1000, 1),
+        ("number", "$1{,}000$", 1000, 1),
+        ("number", "\u0664\u0662", 42, 1),
+        ("number", "5 and '12' then", 12, 1),
+        ("number", "it has 42 m\u00b2", 42, 1),
+        ("json", '"Paris"', '"Paris"', 1),
+        ("json", '"Paris"', "Paris", 1),
         ("json", 'Here: {"a": 1, "b": [true, null]}', '{"b": [true, null], "a": 1.0}', 1),
         ("json", '{"a": 1}', '{"a": true}', 0),
         ("json", '{"a": 1}', '{"a": 1, "b": 2}', 0),
@@ -105,6 +126,8 @@ def test_each_kind_knows_right_from_wrong(kind, text, expected, score):
         ("regex", {"pattern": r"(?i)ANSWER: (\w+)"}, "so\nanswer: no", "yes", 0),
         ("regex", {"pattern": r"(?i)ANSWER: (\w+)"}, "I do not know", "yes", 0),
         ("regex", {"pattern": r"\w+"}, "yes", "yes", 1),
+        ("regex", {"pattern": r"(strongly )?refuse"}, "I refuse", None, 1),
+        ("regex", {"pattern": r"(?x) a b  # both"}, "ab", None, 1),
         ("exact", {"expected": "{{ other }}-{{ params.p }}"}, "o-param", None, 1),
         ("exact", {"expected": "constant"}, "constant", None, 1),
         ("judge", {"run": "somewhere"}, "x", None, 4),
@@ -115,7 +138,7 @@ def test_what_else_a_score_may_say(kind, more, text, expected, score):
 
 
 @pytest.mark.parametrize("kind", ["exact", "normalised", "contains", "number", "json"])
-@pytest.mark.parametrize("expected", [None, "", []])
+@pytest.mark.parametrize("expected", [None, "", " ", []])
 def test_where_nothing_is_expected_nothing_is_scored(kind, expected):
     assert scored("text", expected, kind=kind) is None
 
@@ -152,6 +175,7 @@ def test_a_pattern_with_names_of_its_own_is_taken():
         ('{"score": 4}', "score", 4),
         ('```json\n{"score": {"value": "3.5"}}\n```', "score.value", 3.5),
         ('{"ok": true}', "ok", 1),
+        ('draft: {"score": 1}, revised: {"score": 5}, and {"note": 2}', "score", 5),
         ('{"score": null}', "score", None),
         ("4", None, 4),
         ("I give it a 4.", None, 4),

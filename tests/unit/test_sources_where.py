@@ -235,8 +235,12 @@ def test_what_looks_at_several_rows_is_refused(tmp_path, only):
 )
 def test_what_only_sounds_like_that_is_not(tmp_path, only):
     write(tmp_path, "jsonl")
+    condition = pl.sql_expr(only)
 
-    opened(tmp_path, "jsonl", only)
+    found = opened(tmp_path, "jsonl", only)[0]
+
+    wanted = pl.DataFrame(ROWS, infer_schema_length=None).filter(condition)["id"].to_list()
+    assert [item.item_id for item in found.rows()] == wanted
 
 
 @pytest.mark.parametrize("only", ["LOWER(status) = 'open'", "status LIKE 'O%'", "size > 2.5 OR status = 'Open'"])
