@@ -12,7 +12,7 @@ import pytest
 from counting_server import counting
 from driving import batchrunner, write_rows
 
-from batchrunner import JobError, plan
+from batchrunner import JobError, plan, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -138,10 +138,9 @@ def test_a_job_that_becomes_a_matrix_or_gives_other_names_buys_the_difference(tm
     with counting() as server:
         for request, matrix, _ in lives:
             job.write_text(PLAIN.format(url=server.url, request=request, matrix=matrix))
-            planned = batchrunner("plan", job, "--json").summary
-            ended = batchrunner("run", job, "--json")
-            assert ended.code == 0, ended.err
-            books.append(planned["items"]["to_buy"])
+            books.append(plan(job)["items"]["to_buy"])
+            ended = run(job)
+            assert ended.ok, ended.summary
             sent.append(ended.summary["now"]["sent"])
             table = pl.read_parquet(ended.summary["results"])
             assert table["text"].null_count() == 0

@@ -10,7 +10,7 @@ import pytest
 from counting_server import counting
 from driving import batchrunner, write_rows
 
-from batchrunner import JobError, plan
+from batchrunner import JobError, plan, run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +101,7 @@ def test_other_scores_are_made_of_the_same_answers(tmp_path):
         again = batchrunner("reparse", tmp_path / "job.toml")
         scored = scores_of(again.last_line)
         write_job(tmp_path, server.url, RIGHT.replace("wanted }}", "wanted }}ish"))
-        run = batchrunner("run", tmp_path / "job.toml", "--max-failed", 1)
+        again_run = batchrunner("run", tmp_path / "job.toml", "--max-failed", 1)
         exported = batchrunner(
             "export", tmp_path / "runs/graded", "--format", "parquet", "--to", tmp_path / "t.parquet"
         )
@@ -110,8 +110,8 @@ def test_other_scores_are_made_of_the_same_answers(tmp_path):
     assert again.code == 0, again.err
     assert "scores made anew: right" in again.err
     assert scored == [{"right": 1.0}, {"right": 0.0}, {"right": None}, {"right": None}]
-    assert run.code == 0, run.err
-    assert scores_of(run.last_line)[0] == {"right": 0.0}
+    assert again_run.code == 0, again_run.err
+    assert scores_of(again_run.last_line)[0] == {"right": 0.0}
     assert exported.code == 0, exported.err
     assert scores_of(str(tmp_path / "t.parquet"))[0] == {"right": 0.0}
     assert asked == 3
@@ -127,13 +127,13 @@ def test_readers_tell_what_was_asked_and_lose_no_more_than_what_is_gone(tmp_path
         job = write_job(tmp_path, server.url, score)
         job.write_text(job.read_text().replace('"{{ question }}"', '"file:old.md"'))
         ended = batchrunner("run", job)
-        run = tmp_path / "runs/graded"
+        graded = tmp_path / "runs/graded"
         (tmp_path / "old.md").write_text("NEW {{ wanted }}")
-        changed = batchrunner("show", run, "a")
+        changed = batchrunner("show", graded, "a")
         (tmp_path / "old.md").unlink()
         (tmp_path / "checks_gone.py").unlink()
-        gone = batchrunner("show", run, "a")
-        exported = batchrunner("export", run, "--format", "openai-batch", "--to", tmp_path / "batch")
+        gone = batchrunner("show", graded, "a")
+        exported = batchrunner("export", graded, "--format", "openai-batch", "--to", tmp_path / "batch")
 
     assert ended.code == 0, ended.err
     assert "OLD say Canberra" in changed.out
@@ -152,23 +152,23 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
         judge.write_text(JUDGE.format(url=server.url))
         first = batchrunner("run", job)
         before = scores_of(first.last_line)
-        judged = batchrunner("run", judge)
+        judged = run(judge)
         taken = batchrunner("reparse", job)
         after = scores_of(taken.last_line)
-        again = batchrunner("run", judge, "--json")
+        again = run(judge)
         batchrunner("redo", tmp_path / "runs/graded", "--where", "item_id = 'a'", "--set", "request.max_tokens=9")
         newer = batchrunner("reparse", job)
         stale = scores_of(newer.last_line)
-        batchrunner("redo", tmp_path / "runs/judge", "--where", "item_id = 'a'")
+        batchrunner("redo", judge, "--where", "item_id = 'a'")
         mended = scores_of(batchrunner("reparse", job).last_line)
         asked = server.books().asked.total()
 
     assert "score grade: runs/judge has no answer with a number at 'grade' yet" in first.err
     assert [score["grade"] for score in before] == [None] * 3
-    assert judged.code == 0, judged.err
+    assert judged.ok, judged.summary
     assert after == [{"right": 1.0, "grade": 4.0}, {"right": 0.0, "grade": 4.0}, {"right": None, "grade": 4.0}]
     # The results that the judge reads are another file now, whose rows ask the same.
-    assert (again.code, again.summary["now"]["sent"], asked) == (0, 0, 8)
+    assert (again.exit, again.summary["now"]["sent"], asked) == (0, 0, 8)
     # A grade is that of the answer which was judged.
     assert [score["grade"] for score in stale] == [None, 4.0, 4.0]
     assert "1 answers are newer than their grades, the first a" in newer.err
@@ -183,12 +183,12 @@ def test_a_judge_that_is_asked_several_times_gives_its_mean(tmp_path):
         text = JUDGE.format(url=server.url).split("prompt = ")[0]
         prompts = ", ".join(f"""g{n} = '{{{{ "{{" }}}}"grade": {n}}} {{{{ text }}}}'""" for n in (1, 2, 6))
         judge.write_text(f"{text}[matrix]\nprompt = {{ {prompts} }}\n[limits]\nrequests_per_minute = 'none'\n")
-        batchrunner("run", job)
-        judged = batchrunner("run", judge)
+        run(job)
+        judged = run(judge)
         taken = batchrunner("reparse", job)
 
-    assert judged.code == 0, judged.err
-    assert judged.table().height == 6
+    assert judged.ok, judged.summary
+    assert judged.to_arrow().num_rows == 6
     assert scores_of(taken.last_line) == [{"grade": 3.0}, {"grade": 3.0}]
 
 
