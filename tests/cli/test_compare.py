@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from driving import Ended
 
+pytestmark = pytest.mark.slow
+
 CASES = 24
 
 

@@ -152,6 +152,7 @@ def test_a_job_that_becomes_a_matrix_or_gives_other_names_buys_the_difference(tm
     assert [text.split(" ")[2] for text in table["text"]] == ["q0", "q1", "q2"]
 
 
+@pytest.mark.slow
 def test_a_pilot_takes_whole_cases_and_shards_take_every_item_once(tmp_path):
     write_cases(tmp_path, 10)
     with counting() as server:

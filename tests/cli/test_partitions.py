@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import polars as pl
+import pytest
 from counting_server import counting
 from driving import batchrunner, finish, start
 
@@ -51,6 +52,7 @@ def write_day(folder: Path, day: str) -> None:
         pl.DataFrame(rows).write_parquet(at / "part-0.parquet")
 
 
+@pytest.mark.slow
 def test_each_night_buys_what_its_folders_and_its_filter_add(tmp_path):
     write_day(tmp_path, "2026-11-20")
     write_day(tmp_path, "2026-11-21")
