@@ -10,13 +10,14 @@ import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from forking import call, forkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 COMMAND = [sys.executable, "-m", "batchrunner"]
 KEYS = {"TESS_API_KEY", "OPENAI_API_KEY", "GATEWAY_API_KEY", "OPENTOOLS_API_KEY", "AZURE_OPENAI_API_KEY"} | {
@@ -88,17 +89,15 @@ def batchrunner(
     timeout_s: float = TIMEOUT_S,
 ) -> Ended:
     """One command from start to end."""
-    if stdin is None:
-        return finish(start(*words, cwd=cwd, env=env), timeout_s=timeout_s)
-    done = subprocess.run(
-        [*COMMAND, *map(str, words)],
-        cwd=cwd,
-        env=environment(**(env or {})),
-        input=stdin,
-        capture_output=True,
-        timeout=TIMEOUT_S,
-        check=False,
-    )
+    asked, where = environment(**(env or {})), cwd or Path.cwd()
+    if stdin is None and forkable(env or {}):
+        done = call([*map(str, words)], cwd=where, env=asked, timeout_s=timeout_s)
+    else:
+        command = [*COMMAND, *map(str, words)]
+        given = stdin or b""
+        done = subprocess.run(
+            command, cwd=where, env=asked, input=given, capture_output=True, timeout=timeout_s, check=False
+        )
     return Ended(code=done.returncode, out=done.stdout.decode(), err=done.stderr.decode())
 
 
