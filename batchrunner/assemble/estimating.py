@@ -23,6 +23,14 @@ _COMPLETION_WEIGHT = 4
 """Tokens of an answer cost about so many of a prompt: sizes of requests whose model is not known beforehand."""
 _LEAST_PROMPT, _LEAST_ANSWER = 0.5, 0.02
 """The lower end of a guess, as shares of what the upper end takes for a prompt and an answer."""
+_NEAR, _MUCH = 2.0, 0.1
+"""A prompt within twice the longest and half the shortest seen is near; more than a tenth far off is much."""
+_CLEARLY = 0.5
+"""A rule that misses by at most this share of what another does holds for other lengths too."""
+_SHORT_CHARS = 100
+"""The tokens of shorter prompts are as many of what stands around each message as of its characters."""
+_BEYOND_WIDENS = 1.25
+"""How many tokens a character makes differs by text: prose, code, and numbers lie about so far apart."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,26 +74,79 @@ def calibrated(
     """The estimate for `to_buy` items, of which `requests` are some; None when too little was settled to tell."""
     if len(pilot) < ENOUGH or not any(item.prompt_tokens + item.completion_tokens for item in pilot):
         return None
-    rule = _rule(pilot)
+    rules = _rules(pilot)
+    rule, used = rules[0], [item.prompt_tokens + item.completion_tokens for item in pilot]
     seen, rest = [rule.used(item.request) for item in pilot], [rule.used(request) for request in requests]
 
     def told(used: Sequence[float], size: Callable[[Used], float]) -> Range:
         return forecast(used, [size(each) for each in seen], rest_of([size(each) for each in rest], to_buy))
 
-    tokens = told([item.prompt_tokens + item.completion_tokens for item in pilot], attrgetter("tokens"))
+    prompt = told([item.prompt_tokens for item in pilot], attrgetter("prompt")).expected
+    completion = told([item.completion_tokens for item in pilot], attrgetter("completion")).expected
+    tokens = told(used, attrgetter("tokens"))
+    cost = _cost(list(zip(requests, rest, strict=True)), to_buy, tokens, pilot=pilot, seen=seen, prices=prices)
+    beyond = _beyond(requests, pilot)
+    if beyond:
+        sums = [_whole(rule, requests, to_buy, pilot=pilot, prices=prices) for rule in _rules_beyond(rules, pilot)]
+        prompt, completion = sums[0].prompt, sums[0].completion
+        tokens = _around(tokens, [each.prompt + each.completion for each in sums])
+        cost = cost and _around(cost, [each.cost for each in sums])
     return {
-        "prompt_tokens": round(told([item.prompt_tokens for item in pilot], attrgetter("prompt")).expected),
-        "completion_tokens": round(told([item.completion_tokens for item in pilot], attrgetter("completion")).expected),
+        "prompt_tokens": round(prompt),
+        "completion_tokens": round(completion),
         "tokens_at_least": math.floor(tokens.at_least),
         "tokens_at_most": math.ceil(tokens.at_most),
         "calibrated": True,
         "calibrated_by": len(pilot),
-        **_money(_cost(list(zip(requests, rest, strict=True)), to_buy, tokens, pilot=pilot, seen=seen, prices=prices)),
+        "calibrated_near": not beyond,
+        **_money(cost),
     }
 
 
-def _rule(pilot: Sequence[Settled]) -> Rule:
-    """The rule that tells better how long the answers of the pilot are."""
+def _beyond(requests: Sequence[Request], pilot: Sequence[Settled]) -> bool:
+    """Whether much of the rest is in prompts of a length that the pilot had nothing near of."""
+    seen = [item.request.prompt_chars for item in pilot]
+    least, most = min(seen) / _NEAR, max(seen) * _NEAR
+    lengths = [request.prompt_chars for request in requests]
+    far = [length for length in lengths if not least <= length <= most]
+    return sum(far) > _MUCH * sum(lengths) or len(far) > _MUCH * len(lengths)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Whole:
+    """What one rule tells of all of the rest."""
+
+    prompt: float
+    completion: float
+    cost: float
+
+
+def _whole(rule: Rule, requests: Sequence[Request], to_buy: int, *, pilot: Sequence[Settled], prices: Prices) -> _Whole:
+    scale, used = to_buy / len(requests), [rule.used(request) for request in requests]
+    costs = [each.cost(request, prices) for each, request in zip(used, requests, strict=True)]
+    known = [cost for cost in costs if cost is not None]
+    prompt, completion = math.fsum(each.prompt for each in used), math.fsum(each.completion for each in used)
+    if len(known) == len(costs):
+        cost = math.fsum(known)
+    else:
+        weighed = sum(item.prompt_tokens + _COMPLETION_WEIGHT * item.completion_tokens for item in pilot)
+        paid = math.fsum(item.cost_usd or 0.0 for item in pilot)
+        cost = paid / weighed * (prompt + _COMPLETION_WEIGHT * completion)
+    return _Whole(prompt=prompt * scale, completion=completion * scale, cost=cost * scale)
+
+
+def _around(near: Range, sums: Sequence[float]) -> Range:
+    """Of sums that may hold, as far as a range tells of items near to those seen, and some more."""
+    sure = near.expected or 1.0
+    return Range(
+        expected=sums[0],
+        at_least=min(sums) * near.at_least / sure / _BEYOND_WIDENS,
+        at_most=max(sums) * near.at_most / sure * _BEYOND_WIDENS,
+    )
+
+
+def _rules(pilot: Sequence[Settled]) -> list[Rule]:
+    """That which tells best how long the answers of the pilot are, then the other."""
     answers = [max(1, item.request.turns) * item.request.choices for item in pilot]
     prompts = [_prompt_tokens(item.request) for item in pilot]
     completion = sum(item.completion_tokens for item in pilot)
@@ -94,8 +155,25 @@ def _rule(pilot: Sequence[Settled]) -> Rule:
     expected = sum(alike.used(item.request).prompt for item in pilot)
     alike = replace(alike, prompt_ratio=sum(item.prompt_tokens for item in pilot) / expected)
     along = replace(alike, per_answer=0.0, per_prompt_token=completion / asked)
-    used = [item.completion_tokens for item in pilot]
-    return min(alike, along, key=lambda rule: misfit(used, [rule.used(item.request).completion for item in pilot]))
+    return sorted((alike, along), key=lambda rule: _misfit(rule, pilot))
+
+
+def _rules_beyond(rules: Sequence[Rule], pilot: Sequence[Settled]) -> list[Rule]:
+    """What may hold of prompts unlike those of the pilot: first what is likely."""
+    best, other = rules
+    if _misfit(best, pilot) > _CLEARLY * _misfit(other, pilot):
+        # That short questions are answered by long texts does not make the answers to long ones longer than they are.
+        best, other = (replace(rule, per_prompt_token=min(1.0, rule.per_prompt_token)) for rule in rules)
+        fitting = sorted((best, other), key=lambda rule: rule.per_prompt_token)
+    else:
+        fitting = [best]
+    usual = [replace(rule, prompt_ratio=1.0) for rule in fitting]
+    short = sum(item.request.prompt_chars for item in pilot) < _SHORT_CHARS * len(pilot)
+    return [*usual, *fitting] if short else [*fitting, *usual]
+
+
+def _misfit(rule: Rule, pilot: Sequence[Settled]) -> float:
+    return misfit([item.completion_tokens for item in pilot], [rule.used(item.request).completion for item in pilot])
 
 
 def _cost(
@@ -150,6 +228,7 @@ def guess(requests: Sequence[Request], to_buy: int, *, known: Quantiles | None, 
         "tokens_at_most": int(high.tokens * scale),
         "calibrated": False,
         "calibrated_by": 0,
+        "calibrated_near": False,
         **_money(None if unknown else cost),
     }
 

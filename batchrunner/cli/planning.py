@@ -87,6 +87,8 @@ def _estimate(found: Mapping[str, Any]) -> Iterator[str]:
     estimate = found["estimate"]
     by = estimate["calibrated_by"]
     how = f"calibrated by {count(by, 'settled item')}" if by else "a guess until some are settled"
+    if by and not estimate["calibrated_near"]:
+        how = f"guessed from {count(by, 'item')} of other length"
     tokens = f"{estimate['tokens_at_least']:,} to {estimate['tokens_at_most']:,}"
     yield f"tokens   about {estimate['prompt_tokens']:,} + {estimate['completion_tokens']:,} ({tokens})"
     if estimate["cost_usd"] is None:

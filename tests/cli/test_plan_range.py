@@ -77,6 +77,7 @@ def test_the_command_line_tells_the_range_and_by_how_many_items(tmp_path: Path, 
 
     assert "a guess until some are settled" in before
     assert "calibrated by 20 settled items" in after
+    assert estimate["calibrated_near"] is True
     assert all(len(line) <= 80 for line in after.splitlines() if line.startswith(("tokens", "cost")))
     assert estimate["cost_usd_at_least"] < estimate["cost_usd"] < estimate["cost_usd_at_most"]
     assert (
@@ -111,6 +112,21 @@ def test_answers_that_follow_the_length_of_the_prompt_are_expected_to(tmp_path: 
         estimate = plan(**call)["estimate"]
 
     assert estimate["completion_tokens"] == pytest.approx(30 * 800, rel=0.2)
+
+
+@pytest.mark.parametrize(("seen", "rest"), [(10, 20_000), (20_000, 10), (400, 4_000), (4_000, 400)])
+def test_prompts_of_quite_another_length_are_within_a_wider_range(tmp_path, simulator, seen, rest):
+    lengths = [seen] * PILOT + [rest] * 40
+    rows = [{"id": str(n), "prompt": (f"text {n} " * length)[:length]} for n, length in enumerate(lengths)]
+    call = {"rows": rows, "out": tmp_path / "run", "model": MODELS[0], **asked(simulator)}
+
+    pilot = run(**call, limit=PILOT).summary
+    estimate = plan(**call)["estimate"]
+    whole = run(**call).summary
+
+    assert estimate["calibrated_near"] is False
+    assert estimate["cost_usd_at_least"] <= whole["cost_usd"] - pilot["cost_usd"] <= estimate["cost_usd_at_most"]
+    assert estimate["cost_usd_at_least"] < estimate["cost_usd"] < estimate["cost_usd_at_most"]
 
 
 def test_items_that_are_refused_are_expected_among_the_rest(tmp_path: Path) -> None:
