@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
-from batchrunner.errors import JobError
+from batchrunner.errors import BadRow, JobError
 from batchrunner.expect import imported
 from batchrunner.scores.measures import MEASURES, NOTHING, numeric, part, regex
 from batchrunner.templates import compile_values
@@ -52,7 +52,7 @@ class Scorer:
     judge: Callable[[str], Judgements]
     """What a score's judge says, by the score's name; read when first asked."""
     faults: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """By score how often its function gave none, in this process so far, and why first."""
+    """By score how often none could be made, in this process so far, and why first."""
     matched: set[str] = field(default_factory=set)
     """Scores whose judge knew any of the items; and `scores` once any item was looked at."""
 
@@ -86,7 +86,8 @@ class Scorer:
                     "run the judge's job, then reparse this one"
                 )
             elif faults:
-                yield f"score {spec.name}: {spec.function} gave none for {faults[0]:,} items, the first {faults[1]}"
+                how = f"{spec.function} gave none" if spec.function else "what is expected cannot be made"
+                yield f"score {spec.name}: {how} for {faults[0]:,} items, the first {faults[1]}"
 
     @property
     def column(self) -> pa.Field:
@@ -109,7 +110,12 @@ class Scorer:
         columns = {name: row[names[name]] for name in self.reads}
         for name in as_json & columns.keys():
             columns[name] = None if columns[name] is None else orjson.loads(columns[name])
-        return self.expected(columns)
+        expected = dict(self.expected(columns))
+        for name, value in expected.items():
+            if isinstance(value, BadRow):
+                self._note(name, row, str(value))
+                expected[name] = None
+        return expected
 
     def _scores(
         self, spec: ScoreSpec, rows: Sequence[dict[str, Any] | None], wanted: Sequence[Mapping[str, Any] | None]

@@ -140,7 +140,7 @@ def compile_values(
 ) -> tuple[Ask, tuple[str, ...]]:
     """What makes a value of each name for a row, and the columns that are read. Raises JobError with every fault found.
 
-    A value is what a template gives where it is a text with one; null where a row does not allow that.
+    A value is what a template gives where it is a text with one; a `BadRow` where a row does not allow that.
     """
     compilers = {
         name: Compiler(params=params, base=base, columns=columns, section=f"{section}.{name}") for name in values
@@ -162,5 +162,5 @@ def _value_of(fields: Fields, seen: dict[str, Any]) -> Any:
         return fields.constants["expected"]
     try:
         return fields.made["expected"](seen)
-    except BadRow:
-        return None
+    except BadRow as error:
+        return error

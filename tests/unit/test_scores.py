@@ -287,3 +287,23 @@ def test_columns_that_are_json_in_the_results_are_values_again():
     found = scorer.derived(pa.RecordBatch.from_pylist(rows), {"words": "input_words"}, frozenset({"words"}))
 
     assert found["scores"].to_pylist() == [{"x": 1.0}]
+
+
+def test_an_expectation_that_a_row_does_not_allow_is_told(tmp_path):
+    scorer = compile_scores(
+        [ScoreSpec(name="x", kind="exact", expected="{{ 6 // part }}")],
+        params={},
+        base=tmp_path,
+        columns=["part"],
+        judge=lambda _: {},
+    )
+    assert scorer is not None
+    parts = {"a": 3, "b": 0, "c": None, "d": 6}
+    rows = [{"item_id": each, "status": "succeeded", "text": "2", "part": part} for each, part in parts.items()]
+
+    found = scorer.derived(pa.RecordBatch.from_pylist(rows), {"part": "part"}, frozenset())
+
+    assert found["scores"].to_pylist() == [{"x": 1.0}, {"x": None}, {"x": None}, {"x": 0.0}]
+    (note,) = scorer.notes()
+    assert note.startswith("score x: what is expected cannot be made for 2 items, the first b: ")
+    assert "zero" in note
