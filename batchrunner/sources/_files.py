@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from batchrunner.errors import JobError
 from batchrunner.objects import ObjectsError, is_address
-from batchrunner.sources._hive import files_below, is_of_table, partition_of
+from batchrunner.sources._hive import files_below, is_meant, is_of_table, partition_of
 from batchrunner.sources.base import File
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def find(patterns: Sequence[str], base: Path, copies: Copies | None = None) -> l
 
 def _objects(pattern: str, copies: Copies) -> list[File]:
     try:
-        found = copies.find(pattern)
+        found = [copy for copy in copies.find(pattern) if is_meant(copy.address, pattern)]
         if not found and not glob.has_magic(pattern):
             whole = copies.find(f"{pattern.rstrip('/')}/{_TABLE}")
             found = [copy for copy in whole if is_of_table(copy.address.removeprefix(pattern))]
@@ -96,7 +96,9 @@ def _names(pattern: str, base: Path) -> list[str]:
         )
     if not glob.has_magic(pattern):
         return []
-    found = sorted(glob.glob(os.path.expanduser(pattern), root_dir=base, recursive=True))  # noqa: PTH111, PTH207
+    expanded = os.path.expanduser(pattern)  # noqa: PTH111 (a pattern is no path)
+    globbed = glob.glob(expanded, root_dir=base, recursive=True)  # noqa: PTH207
+    found = sorted(name for name in globbed if is_meant(name, expanded))
     files = [name for name in found if (base / name).is_file()]
     # `lake/ds=2026-*` names folders of a table.
     return files or [file for name in found for file in files_below(base / name, name)]

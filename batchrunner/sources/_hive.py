@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import unquote
@@ -85,6 +86,16 @@ def _refuse(error: OSError) -> NoReturn:
 def is_of_table(name: str) -> bool:
     """Whether an object of a store is one of a table's files rather than what its writer keeps for itself."""
     return not any(_is_hidden(step) for step in name.split("/"))
+
+
+def is_meant(name: str, pattern: str) -> bool:
+    """Whether all folders of a file that a pattern matches are meant: those that begin with an underscore, as
+    `_temporary`, have to be spelled out, for what writers keep there is not yet or no longer data."""
+    spelled = [step for step in pattern.split("/") if step.startswith("_")]
+    return not any(
+        _is_hidden(step) and step.startswith("_") and not any(fnmatchcase(step, each) for each in spelled)
+        for step in name.split("/")[:-1]
+    )
 
 
 def _is_hidden(step: str) -> bool:

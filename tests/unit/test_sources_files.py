@@ -51,6 +51,14 @@ def test_a_glob_gives_its_files_in_order(tmp_path):
     assert names(tmp_path, "**/*.jsonl") == ["a.jsonl", "b.jsonl", "deep/d.jsonl"]
 
 
+def test_what_a_writer_keeps_for_itself_is_read_only_where_it_is_spelled_out(tmp_path):
+    touch(tmp_path, "a.jsonl", "_b.jsonl", "_temporary/0/c.jsonl", "d/_old/e.jsonl")
+
+    assert names(tmp_path, "**/*.jsonl") == ["_b.jsonl", "a.jsonl"]
+    assert names(tmp_path, "_temporary/*/*.jsonl") == ["_temporary/0/c.jsonl"]
+    assert names(tmp_path, f"{tmp_path}/d/_o*/*.jsonl") == [f"{tmp_path}/d/_old/e.jsonl"]
+
+
 def test_patterns_keep_their_order_and_name_a_file_once(tmp_path):
     touch(tmp_path, "a.jsonl", "b.ndjson", "c.JSONL")
 
