@@ -184,14 +184,19 @@ def prepare(
     if checked is None or checked.shard != part:
         checked = sources.check(source, shard=part)
     source.learn(checked)
-    asker = compiled(job, checked.columns, ready.expected)
-    _price_of_rows(ready, checked)
-    if job.matrix:
-        _refuse_sessions(asker)
-    if shard is not None:
-        _refuse_shard(ready, asker)
+    faults = Faults()
+    asker = faults.of(lambda: compiled(job, checked.columns, ready.expected))
+    faults.of(lambda: _price_of_rows(ready, checked))
+    if asker and job.matrix:
+        faults.of(lambda: _refuse_sessions(asker))
+    if asker and shard is not None:
+        faults.of(lambda: _refuse_shard(ready, asker))
+    scorer = faults.of(
+        lambda: scorer_of(job.score, params=job.params, base=job.base, columns=checked.columns, simulate=simulate)
+    )
+    faults.stop()
+    assert asker
     asked = {**_address(ready), **asker.asked}
-    scorer = scorer_of(job.score, params=job.params, base=job.base, columns=checked.columns, simulate=simulate)
     return Prepared(ready=ready, checked=checked, asker=asker, asked=asked, fingerprint=fingerprint, scorer=scorer)
 
 

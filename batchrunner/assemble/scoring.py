@@ -28,7 +28,7 @@ def scorer_of(
     judges = {spec.name: spec for spec in specs if spec.kind == "judge"}
     for spec in judges.values():
         if "://" in (spec.run or ""):
-            raise JobError(f"score {spec.name!r}: run: expected a directory, got {spec.run}; copy the run to a disk")
+            raise JobError(f"score.{spec.name}.run: expected a directory, got {spec.run}; copy the run to a disk")
 
     @cache
     def judge(name: str) -> Judgements:

@@ -106,7 +106,7 @@ def regex(texts: Sequence[str | None], spec: ScoreSpec) -> list[Any]:
         return [one or other for one, other in zip(series.str.extract(pattern, 1), whole, strict=True)]
     except pl.exceptions.PolarsError as error:
         said = str(error).strip().splitlines()[-1].removeprefix("error: ")
-        raise JobError(f"score {spec.name!r}: pattern: {said}; lookaround and back-references are not known") from None
+        raise JobError(f"score.{spec.name}.pattern: {said}; lookaround and back-references are not known") from None
 
 
 def numeric(value: Any) -> float | None:

@@ -234,7 +234,7 @@ def _refuse_name(spec: ScoreSpec, columns: Collection[str]) -> None:
 
 
 def _function(spec: ScoreSpec, base: Path, fresh: set[str]) -> Callable[[dict[str, Any]], object]:
-    found = imported(spec.function or "", base, at=f"score {spec.name!r}", what="a function", fresh=fresh)
+    found = imported(spec.function or "", base, at=f"score.{spec.name}.function", what="a function", fresh=fresh)
     if not callable(found):
-        raise JobError(f"score {spec.name!r}: {spec.function}: expected a function, got {type(found).__name__}")
+        raise JobError(f"score.{spec.name}.function: {spec.function}: expected a function, got {type(found).__name__}")
     return found  # type: ignore[no-any-return]

@@ -204,11 +204,11 @@ def test_a_judge_that_is_asked_several_times_gives_its_mean(tmp_path):
             'kind = "exact"\nexpected = "{{ wnated }}"',
             "score.x.expected: no column or parameter 'wnated'; did you mean 'wanted'?",
         ),
-        ('kind = "python"\nfunction = "nowhere:f"', "score 'x': nowhere:f: No module named 'nowhere'"),
-        ('kind = "regex"\npattern = "("', "score 'x': pattern: "),
+        ('kind = "python"\nfunction = "nowhere:f"', "score.x.function: nowhere:f: No module named 'nowhere'"),
+        ('kind = "regex"\npattern = "("', "score.x.pattern: "),
         ('name = ""\nkind = "regex"\npattern = "a"', "score[0].name: expected a name of letters"),
         ('kind = "number"\nexpected = 1\ntolerance = -1', "score[0].tolerance: expected a number of 0 or more"),
-        ('kind = "judge"\nrun = "s3://b/run"', "score 'x': run: expected a directory, got s3://b/run"),
+        ('kind = "judge"\nrun = "s3://b/run"', "score.x.run: expected a directory, got s3://b/run"),
         (
             'kind = "regex"\npattern = "a"\n[[score]]\nname = "x"\nkind = "regex"\npattern = "a"',
             "another score is called 'x' already",
@@ -221,3 +221,19 @@ def test_what_is_wrong_with_a_score_is_said_before_anything_is_sent(tmp_path, sc
 
     with pytest.raises(JobError, match=re.escape(said)):
         plan(write_job(tmp_path, "http://127.0.0.1:9", f"[[score]]\n{named}"))
+
+
+def test_what_is_wrong_with_scores_and_with_the_request_is_said_at_once(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    wrong = '[[score]]\nname = "x"\nkind = "regex"\npattern = "("\n[[score]]\nname = "y"\nkind = "exact"\n'
+    job = write_job(tmp_path, "http://127.0.0.1:9", f'{wrong}expected = "{{{{ wnated }}}}"')
+    job.write_text(job.read_text().replace("{{", "{{ nix }}{{", 1))
+
+    with pytest.raises(JobError) as raised:
+        plan(job)
+
+    assert [fault.partition(":")[0] for fault in raised.value.faults] == [
+        "request.prompt",
+        "score.x.pattern",
+        "score.y.expected",
+    ]

@@ -161,7 +161,7 @@ def test_a_pattern_whose_search_would_never_end_ends():
 
 @pytest.mark.parametrize("pattern", ["(", "(?=x)", r"(a)\1", "[z-a]"])
 def test_a_pattern_that_cannot_be_is_a_fault(pattern):
-    with pytest.raises(JobError, match="score 'x': pattern: "):
+    with pytest.raises(JobError, match=r"score\.x\.pattern: "):
         scored("a", None, kind="regex", pattern=pattern)
 
 

@@ -56,7 +56,7 @@ def test_what_a_writer_keeps_for_itself_is_read_only_where_it_is_spelled_out(tmp
 
     assert names(tmp_path, "**/*.jsonl") == ["_b.jsonl", "a.jsonl"]
     assert names(tmp_path, "_temporary/*/*.jsonl") == ["_temporary/0/c.jsonl"]
-    assert names(tmp_path, f"{tmp_path}/d/_o*/*.jsonl") == [f"{tmp_path}/d/_old/e.jsonl"]
+    assert names(tmp_path, f"{tmp_path}/d/_o*/*.jsonl") == ["d/_old/e.jsonl"]
 
 
 def test_patterns_keep_their_order_and_name_a_file_once(tmp_path):
