@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from batchrunner.evaluate.cases import Cases
 
 TIE = 1e-9
+_VARIANCE = "variance:"
+"""In front of a score's column: of the scores of one case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,10 @@ class Group:
     items: int
     cases: int
     succeeded: int
+    repeated: int
+    """Cases with several answers, as repeats of a matrix give them."""
+    alike: int
+    """Of those, cases whose answers are the same to the letter."""
     sent: int
     cost_usd: float | None
     """None where the price of any of them is not known."""
@@ -52,6 +59,8 @@ class Standing:
     """Items without this score: they count nowhere, not as 0."""
     mean: float | None
     interval: Interval | None
+    spread: float | None
+    """How far the scores of a case lie apart: the standard deviation within cases. None where each has one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +117,7 @@ def compare(cases: Cases, *, baseline: str | None = None, most_differing: int = 
     return Comparison(
         by=cases.by,
         baseline=cases.groups[first],
-        groups=[_group(cases.groups[number], cases.items.filter(pl.col("group") == number)) for number in order],
+        groups=[_group(cases, folded, number) for number in order],
         scores=cases.scores,
         standings=[_standing(cases, folded, score, number) for score in cases.scores for number in order],
         matches=[_match(cases, folded, score, (number, first)) for score in cases.scores for number in order[1:]],
@@ -138,20 +147,26 @@ def fold(cases: Cases) -> pl.DataFrame:
             pl.len().alias("items"),
             pl.col("succeeded").sum(),
             pl.col("said").drop_nulls().unique().sort().alias("said"),
+            pl.col("said").count().alias("answers"),
             pl.struct("run", "row").sort_by("run", "row").first().alias("first"),
             *(pl.col(name).mean() for name in names),
+            *(pl.col(name).var().alias(f"{_VARIANCE}{name}") for name in names),
         )
         .sort("group", "case")
     )
 
 
-def _group(name: str, items: pl.DataFrame) -> Group:
+def _group(cases: Cases, folded: pl.DataFrame, number: int) -> Group:
+    items = cases.items.filter(pl.col("group") == number)
+    repeated = folded.filter((pl.col("group") == number) & (pl.col("answers") > 1))
     latency = items.filter("succeeded")["latency_s"].drop_nulls()
     return Group(
-        name=name,
+        name=cases.groups[number],
         items=len(items),
         cases=items["case"].n_unique(),
         succeeded=int(items["succeeded"].sum()),
+        repeated=len(repeated),
+        alike=int((repeated["said"].list.len() == 1).sum()),
         sent=int(items["sent"].sum()),
         cost_usd=None if items["unpriced"].any() else float(items["cost_usd"].sum()),
         tokens_per_item=_mean(items["tokens"]),
@@ -163,6 +178,7 @@ def _group(name: str, items: pl.DataFrame) -> Group:
 def _standing(cases: Cases, folded: pl.DataFrame, score: str, number: int) -> Standing:
     values = _scored(folded, score, number)["value"]
     unscored = cases.items.filter(pl.col("group") == number)[f"{SCORE}{score}"].null_count()
+    variance = _mean(folded.filter(pl.col("group") == number)[f"{_VARIANCE}{SCORE}{score}"])
     return Standing(
         score=score,
         group=cases.groups[number],
@@ -170,6 +186,7 @@ def _standing(cases: Cases, folded: pl.DataFrame, score: str, number: int) -> St
         unscored=unscored,
         mean=_mean(values),
         interval=mean_interval(values),
+        spread=None if variance is None else math.sqrt(variance),
     )
 
 

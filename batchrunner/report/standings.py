@@ -25,23 +25,30 @@ def groups(comparison: Comparison) -> Section:
         said.append(f"What an item costs and takes is that of the items that were sent: {copied:,} were not.")
     if any(group.cost_usd is None for group in comparison.groups):
         said.append("The price of some items is not known; [prices] in the job can tell it.")
+    repeated = any(group.repeated for group in comparison.groups)
+    if repeated:
+        said.append("Alike: of the cases with several answers in a group, those whose answers are all the same.")
     grid = Grid(
         caption=f"By {comparison.by or 'run'}",
-        heads=(comparison.by or "run", "items", "good", "cost", "an item", "tokens", "p50", "p95"),
-        aligns="*>>>>>>>",
-        rows=[_group(group) for group in comparison.groups],
+        heads=(
+            comparison.by or "run",
+            *("items", "good", *(["alike"] if repeated else []), "cost", "an item", "tokens", "p50", "p95"),
+        ),
+        aligns="*>>>>>>>" + ">" * repeated,
+        rows=[_group(group, repeated) for group in comparison.groups],
         in_terminal=MOST_ROWS,
     )
     return Section(title="Groups", said=said, grids=[grid])
 
 
-def _group(group: Group) -> tuple[str, ...]:
+def _group(group: Group, repeated: bool) -> tuple[str, ...]:
     tokens = group.tokens_per_item
     each = numbers.NONE if not group.sent else numbers.money(group.cost_per_item_usd)
     return (
         numbers.cut(group.name, LONGEST),
         f"{group.items:,}",
         numbers.share(group.succeeded, group.items),
+        *([numbers.share(group.alike, group.repeated) if group.repeated else numbers.NONE] if repeated else []),
         numbers.money(group.cost_usd),
         each,
         numbers.NONE if tokens is None else f"{tokens:,.0f}",
@@ -56,11 +63,17 @@ def scores(comparison: Comparison) -> Section:
         return Section(title="Scores", said=["The results have no scores; [[score]] in the job makes them."])
     several = len(comparison.scores) > 1
     said = ["The mean over cases, repeats of a case as one; 95 % by drawing the cases again. Higher is ahead."]
+    spread = any(standing.spread is not None for standing in comparison.standings)
+    if spread:
+        said.append("Spread: the standard deviation within the cases of a group, that is between its repeats.")
     grid = Grid(
         caption="Scores by group",
-        heads=(*(["score"] if several else []), "group", "mean", "95 %", "cases", "unscored items"),
-        aligns=("<" if several else "") + "*>>>>",
-        rows=[_standing(standing, several) for standing in comparison.standings],
+        heads=(
+            *(["score"] if several else []),
+            *("group", "mean", "95 %", *(["spread"] if spread else []), "cases", "unscored items"),
+        ),
+        aligns=("<" if several else "") + "*>>>>" + ">" * spread,
+        rows=[_standing(standing, several, spread) for standing in comparison.standings],
         in_terminal=MOST_ROWS,
     )
     charts = [_whiskers(comparison, score) for score in comparison.scores[:MOST_CHARTS]]
@@ -71,13 +84,14 @@ def scores(comparison: Comparison) -> Section:
     return Section(title="Scores", said=said, charts=[chart for chart in charts if chart.rows], grids=[grid])
 
 
-def _standing(standing: Standing, several: bool) -> tuple[str, ...]:
+def _standing(standing: Standing, several: bool, spread: bool) -> tuple[str, ...]:
     mean = numbers.NONE if standing.mean is None else digits(standing.mean)[0]
     return (
         *([numbers.cut(standing.score, LONGEST)] if several else []),
         numbers.cut(standing.group, LONGEST),
         mean,
         interval(standing.interval),
+        *([numbers.NONE if standing.spread is None else digits(standing.spread)[0]] if spread else []),
         f"{standing.cases:,}",
         f"{standing.unscored:,}",
     )

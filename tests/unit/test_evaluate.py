@@ -63,6 +63,26 @@ def test_repeats_do_not_narrow_the_interval():
     assert standing(once, "a").interval == standing(often, "a").interval
 
 
+def test_how_far_repeats_agree():
+    """Of two cases with repeats one is always answered alike; a repeat that failed is not held against it."""
+    asked = [
+        item("c1", "a", 1.0, repeat=1, text="yes"),
+        item("c1", "a", 1.0, repeat=2, text="yes"),
+        item("c1", "a", None, repeat=3, text=None, status="exhausted"),
+        item("c2", "a", 1.0, repeat=1, text="yes"),
+        item("c2", "a", 0.0, repeat=2, text="no"),
+        item("c3", "a", 0.0, repeat=1, text="no"),
+        item("c1", "b", 1.0, repeat=1, text="yes"),
+    ]
+
+    found = compared(asked)
+
+    assert [(group.repeated, group.alike) for group in found.groups] == [(2, 1), (0, 0)]
+    # Within c1 scores do not vary; within c2 by a variance of one half.
+    assert standing(found, "a").spread == pytest.approx(0.25**0.5)
+    assert standing(found, "b").spread is None
+
+
 def test_the_interval_of_paired_cases_is_narrower_than_that_of_strangers():
     chance = random.Random(4)
     ease = [chance.random() for _ in range(80)]

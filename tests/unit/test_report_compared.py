@@ -122,6 +122,24 @@ def test_groups_that_agree_are_said_to():
     assert "None: the scores of all groups agree." in lines(contrasted(pairs((1.0, 1.0), (0.0, 0.0))))
 
 
+def test_how_far_repeats_agree_is_told_where_there_are_any():
+    asked = [
+        item(f"c{n}", name, score, repeat=repeat, text=f"{score}")
+        for n in range(3)
+        for name in ("short", "long")
+        for repeat, score in enumerate((1.0, 0.0 if n == 0 else 1.0))
+    ]
+
+    told = lines(contrasted(asked))
+    alone = lines(contrasted(pairs((1.0, 1.0), (0.0, 0.0))))
+
+    grouped, scored = (line.split() for line in told if line.startswith("short "))
+    assert grouped[4:6] == ["66.7", "%"]
+    assert "0.41" in scored
+    assert max(map(len, told)) <= 80
+    assert not any("alike" in line.lower() or "spread" in line.lower() for line in alone)
+
+
 def test_items_without_a_score_are_counted_apart():
     told = lines(contrasted(pairs((1.0, 1.0), (1.0, None))))
 
