@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,12 +108,18 @@ def locate(target: str, given: Mapping[str, Any]) -> Located:
     if "://" in target and not target.endswith(ROWS):
         return Located(place=place_of(target, os.environ), storage=spec.StorageSpec(), environ=os.environ)
     if not path.is_file() and "://" not in target:
-        raise RunError(f"{target}: no such run directory or job file")
+        raise RunError(f"{target}: no such run directory or job file{_near(path)}")
     from batchrunner.cli.options import load_job
     from batchrunner.cli.options import place_of as place_of_job
 
     asked = load_job(target, given)
     return Located(place=place_of_job(asked, given), storage=asked.job.storage, environ=asked.environ)
+
+
+def _near(path: Path) -> str:
+    beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, beside, n=1)
+    return f"; did you mean {path.with_name(close[0])}?" if close else ""
 
 
 def _checked(directory: Path) -> Path:

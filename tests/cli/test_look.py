@@ -164,3 +164,12 @@ def test_a_bad_expression_names_the_column_that_was_meant(finished):
 def test_a_path_without_a_run_is_refused(tmp_path):
     for words in (["status", tmp_path], ["show", Path("nowhere")], ["export", tmp_path / "x"]):
         assert batchrunner(*words).code == 10
+
+
+def test_a_path_that_is_nearly_one_names_it(tmp_path):
+    (tmp_path / "tickets.simulated").mkdir()
+
+    ended = batchrunner("status", tmp_path / "ticket.simulated")
+
+    assert ended.code == 10
+    assert f"did you mean {tmp_path / 'tickets.simulated'}?" in ended.err
