@@ -17,7 +17,7 @@ from batchrunner.sources._types import CellKinds, ValueKinds
 from batchrunner.sources.base import Reading
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from batchrunner.records import Item
     from batchrunner.sources._input import Input
@@ -40,7 +40,7 @@ def check(source: Input, *, shard: tuple[int, int] | None = None) -> Checked:
         tally.file_rows.append(tally.rows - first)
     tally.refuse_missing_id()
     repeats = _repeats(source, tally, Reading(types=known, schema=declared.schema))
-    columns = {**declared.types, **tally.types(), **source.partitions} if source.where is None else known
+    columns = _columns(source, declared, tally.types(), tally.rows) if source.where is None else known
     found = Checked(
         rows=tally.rows,
         file_rows=tuple(tally.file_rows),
@@ -65,10 +65,16 @@ def _all_rows(source: Input, declared: Declared) -> tuple[dict[str, str], int]:
         for block in source.all_blocks(file, Reading(bare=True, columns=[])):
             kinds.add(item for item in block.items if item.fault is None)
             count += len(block.items)
-    columns = {**declared.types, **kinds.types(), **source.partitions} if source.parts else {}
+    columns = _columns(source, declared, kinds.types(), count) if source.parts else {}
     if source.where is not None:
         source.where.check(columns, declared.schema)
     return columns, count
+
+
+def _columns(source: Input, declared: Declared, seen: Mapping[str, str], rows: int) -> dict[str, str]:
+    """None where there is no row that could tell: folders alone do not say which columns their files have."""
+    known = {**declared.types, **seen}
+    return {**known, **source.partitions} if known or rows else {}
 
 
 class _Kinds:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -121,3 +122,21 @@ def test_standard_input_is_filtered_too(tmp_path):
     assert ended.table()["item_id"].to_list() == ["8", "9"]
     assert ended.table()["input_line"].to_list() == [9, 10]
     assert shown.out.count("\n") == 3
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_a_folder_of_an_empty_file_has_no_rows_whatever_the_job_reads(tmp_path, suffix):
+    day = tmp_path / "lake" / "ds=2026-11-20"
+    day.mkdir(parents=True)
+    (day / f"part-0.{suffix}").write_bytes(gzip.compress(b"") if suffix.endswith("gz") else b"")
+    job = tmp_path / "job.toml"
+    job.write_text(
+        'name = "night"\n[input]\npath = "lake"\nwhere = "ds = \'2026-11-20\' and text != \'\'"\n'
+        '[provider]\nkind = "openai"\n[request]\nmodel = "m"\nprompt = "{{ text }} of {{ ds }}"\n'
+    )
+
+    ended = batchrunner("run", job, "--simulate", cwd=tmp_path)
+
+    assert ended.code == 0, ended.err
+    assert "the input has no rows" in ended.err
+    assert pl.read_parquet(tmp_path / ended.last_line).height == 0
