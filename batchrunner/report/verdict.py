@@ -132,9 +132,11 @@ def _doubts(comparison: Comparison) -> Iterator[str]:
         )
     fewest = min((match.cases for match in known), default=FEW_CASES)
     if fewest < FEW_CASES:
-        yield f"{numbers.count(fewest, 'case')} to compare {'is' if fewest == 1 else 'are'} few: intervals are rough."
-    if len(known) >= MANY_MATCHES:
-        yield f"Of {len(known)} intervals at 95 % about one in twenty leaves out zero by chance."
+        told = "intervals are rough" if fewest > 1 else "there is no interval"
+        yield f"{numbers.count(fewest, 'case')} to compare {'is' if fewest == 1 else 'are'} few: {told}."
+    intervals = sum(match.interval is not None for match in known)
+    if intervals >= MANY_MATCHES:
+        yield f"Of {intervals} intervals at 95 % about one in twenty leaves out zero by chance."
     if comparison.unfinished:
         yield f"{numbers.count(comparison.unfinished, 'item')} without an outcome yet left out."
 

@@ -69,7 +69,7 @@ def test_a_single_case_has_no_interval():
     first, *rest = verdict(compared(pairs((0.0, 1.0))))
 
     assert "by 1.00, of too few cases for an interval, 1 case won" in first
-    assert "1 case to compare is few: intervals are rough." in rest
+    assert "1 case to compare is few: there is no interval." in rest
 
 
 def test_an_unknown_price_is_said_to_be():
@@ -90,6 +90,7 @@ def test_many_intervals_are_warned_of():
     items = [item(f"c{n}", name, n % 2) for n in range(30) for name in "abcdef"]
 
     assert "Of 5 intervals at 95 % about one in twenty leaves out zero by chance." in verdict(compared(items))
+    assert not any("intervals at 95 %" in said for said in verdict(compared(items[:6])))
 
 
 def test_groups_that_share_no_case_are_said_to_have_nothing_to_win():
