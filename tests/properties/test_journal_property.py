@@ -184,9 +184,7 @@ def swapped_records(draw: st.DrawFn, written: Written) -> None:
         files[number] = header + b"".join(picked)
 
 
-@given(st.data())
-@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
-def test_any_harm_gives_a_prefix_or_a_refusal(data: st.DataObject):
+def check_harm(data: st.DataObject) -> None:
     sizes = data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
     written = write(sizes, abandoned=data.draw(st.integers(0, 2)), size=data.draw(st.sampled_from([0, 0, 90])))
 
@@ -197,3 +195,16 @@ def test_any_harm_gives_a_prefix_or_a_refusal(data: st.DataObject):
         harm(data.draw, written)
 
     assert is_prefix(read_or_refuse(written.memory), written.truth)
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+def test_any_harm_gives_a_prefix_or_a_refusal(data: st.DataObject):
+    check_harm(data)
+
+
+@pytest.mark.slow
+@given(st.data())
+@settings(max_examples=2500, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+def test_much_harm_gives_a_prefix_or_a_refusal(data: st.DataObject):
+    check_harm(data)

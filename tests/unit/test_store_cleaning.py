@@ -117,9 +117,7 @@ def lives(items: int, row_of: Any) -> st.SearchStrategy[list[Outcome]]:
     return st.lists(one.map(lambda it: outcome(it[0], row_of(it[0]), it[1], **it[2])), max_size=14)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(first=lives(2 * ROWS, lambda item: item), second=lives(ROWS, lambda item: ROWS - 1 - item))
-def test_a_cleaned_run_says_the_same(first: list[Outcome], second: list[Outcome]):
+def check_cleaned(first: list[Outcome], second: list[Outcome]) -> None:
     with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
         directory = Path(name) / "run"
         both = timed([*first, *second])
@@ -135,6 +133,19 @@ def test_a_cleaned_run_says_the_same(first: list[Outcome], second: list[Outcome]
     assert after == before
     assert report.faults == []
     assert again.outcomes == 0
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(first=lives(2 * ROWS, lambda item: item), second=lives(ROWS, lambda item: ROWS - 1 - item))
+def test_a_cleaned_run_says_the_same(first: list[Outcome], second: list[Outcome]):
+    check_cleaned(first, second)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(first=lives(2 * ROWS, lambda item: item), second=lives(ROWS, lambda item: ROWS - 1 - item))
+def test_many_cleaned_runs_say_the_same(first: list[Outcome], second: list[Outcome]):
+    check_cleaned(first, second)
 
 
 def small(directory: Path) -> None:

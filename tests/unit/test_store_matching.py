@@ -146,14 +146,11 @@ def test_the_index_of_a_run_says_what_is_settled(tmp_path: Path):
 NAMES = st.sampled_from("abc")
 
 
-@given(
-    asked=st.lists(st.tuples(NAMES, NAMES), unique_by=lambda pair: pair[0]),
-    known=st.lists(st.tuples(NAMES, NAMES, st.integers(1, 4)), max_size=12),
-)
-@settings(max_examples=200, deadline=None)
-def test_matching_agrees_with_a_plain_loop_whatever_the_buckets(
-    asked: list[tuple[str, str]], known: list[tuple[str, str, int]]
-):
+ASKED = st.lists(st.tuples(NAMES, NAMES), unique_by=lambda pair: pair[0])
+KNOWN = st.lists(st.tuples(NAMES, NAMES, st.integers(1, 4)), max_size=12)
+
+
+def check_matching(asked: list[tuple[str, str]], known: list[tuple[str, str, int]]) -> None:
     outcomes = [
         (item, key, code == SUCCEEDED, number, code)
         for number, (item, key, code) in enumerate(known, 1)
@@ -179,3 +176,18 @@ def test_matching_agrees_with_a_plain_loop_whatever_the_buckets(
         for size in (2**20, 2):
             patch.setattr(matching, "_BUCKET_ROWS", size)
             assert carried(matching.match(keys_of(*asked), index)) == sorted(expected.values())
+
+
+@given(asked=ASKED, known=KNOWN)
+@settings(max_examples=40, deadline=None)
+def test_matching_agrees_with_a_plain_loop_whatever_the_buckets(
+    asked: list[tuple[str, str]], known: list[tuple[str, str, int]]
+):
+    check_matching(asked, known)
+
+
+@pytest.mark.slow
+@given(asked=ASKED, known=KNOWN)
+@settings(max_examples=400, deadline=None)
+def test_many_matchings_agree_with_a_plain_loop(asked: list[tuple[str, str]], known: list[tuple[str, str, int]]):
+    check_matching(asked, known)

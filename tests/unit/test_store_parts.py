@@ -59,14 +59,25 @@ def rows_of(table: Any) -> list[dict[str, Any]]:
     ]
 
 
-@given(st.lists(OUTCOMES, max_size=5))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)
-def test_a_table_holds_every_outcome_exactly(outcomes: list[Outcome]):
+def check_table(outcomes: list[Outcome]) -> None:
     table = table_of(*outcomes, after=6, epoch=3)
 
     assert table.schema == PART
     expected = [{**asdict(one), "sequence": number, "epoch": 3} for number, one in enumerate(outcomes, 7)]
     assert rows_of(table) == expected
+
+
+@given(st.lists(OUTCOMES, max_size=5))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def test_a_table_holds_every_outcome_exactly(outcomes: list[Outcome]):
+    check_table(outcomes)
+
+
+@pytest.mark.slow
+@given(st.lists(OUTCOMES, max_size=5))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+def test_many_tables_hold_every_outcome_exactly(outcomes: list[Outcome]):
+    check_table(outcomes)
 
 
 def test_odd_and_huge_texts_are_kept_exactly():
