@@ -15,7 +15,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import warnings
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 _REQUEST_BYTES = 1 << 20
 _READ_AT_START = ("PYTHON", "LD_", "LC_", "LANG", "FAKETIME")  # By the interpreter, before any code of ours.
+
+_STARTING = threading.Lock()
 
 
 def forkable(env: Mapping[str, str]) -> bool:
@@ -42,7 +46,9 @@ def call(
     """
     request = json.dumps([list(words), str(cwd), dict(env)]).encode()
     with contextlib.ExitStack() as open_, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        connection.connect("\0" + _forking(os.getpid())[0])
+        with _STARTING:
+            address, _ = _forking(os.getpid())
+        connection.connect("\0" + address)
         opened = [os.open(os.devnull, os.O_RDONLY), os.memfd_create("out"), os.memfd_create("err")]
         for file in opened:
             open_.callback(os.close, file)
@@ -83,6 +89,12 @@ def _load() -> None:
     assert threads <= {"python", "jemalloc_bg_thd"}, threads  # A fork copies one thread; jemalloc starts its own anew.
 
 
+def _fork() -> int:
+    with warnings.catch_warnings():  # From Python 3.12 on it warns of threads, also of those of `_load`.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def _serve(address: str) -> None:
     """Accept commands until the process that started this one is gone; returns only in the fork that is a command."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
@@ -95,12 +107,12 @@ def _serve(address: str) -> None:
             if sys.stdin in ready:
                 sys.exit()
             connection, _ = listener.accept()
-            if os.fork() == 0:
+            if _fork() == 0:
                 break
             connection.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     request, files, _, _ = socket.recv_fds(connection, _REQUEST_BYTES, 3)
-    command = os.fork()
+    command = _fork()
     if command:
         connection.send(str(command).encode())
         _, status = os.waitpid(command, 0)
