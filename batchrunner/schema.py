@@ -64,3 +64,6 @@ def outcome_schema(*, has_turns: bool) -> pa.Schema:
 
 PART = RECORD.append(pa.field("sequence", pa.int64())).append(pa.field("epoch", pa.int32()))
 """One row per outcome ever recorded. `epoch` numbers the pair of input and job that `row` is a position in."""
+
+SENT = ("sent", "reparsed")
+"""Origins of answers that were bought by their own run: a verdict that is revised leaves what they cost and took."""

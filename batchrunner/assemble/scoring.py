@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from batchrunner.errors import JobError, RunError
 from batchrunner.scores import Judgement, compile_scores, verdict
@@ -52,10 +53,22 @@ def _judgements(directory: Path, field: str | None) -> Judgements:
 
 
 def _of_run(run: Path, field: str | None) -> Iterator[tuple[str, Judgement]]:
+    view = view_run(run)
     repeated = bool(((read_manifest(run / "run.json") or {}).get("job") or {}).get("matrix"))
-    for batch in view_run(run).outcomes(["item_id", "status", "text", "started_at"]):
+    looked_at = _looked_at(view.commit.input)
+    for batch in view.outcomes(["item_id", "status", "text", "started_at"]):
         for row in batch.to_pylist():
             found = verdict(row["text"] or "", field) if row["status"] == "succeeded" else None
             if found is not None:
                 item_id = row["item_id"].rsplit("/", 2)[0] if repeated else row["item_id"]
-                yield item_id, Judgement(value=found, began_at=row["started_at"])
+                yield item_id, Judgement(value=found, as_of=max(row["started_at"], looked_at or row["started_at"]))
+
+
+def _looked_at(known: Mapping[str, Any]) -> datetime | None:
+    """Of when the results are that the judge has looked at last: what it settled before and still counts was found to
+    ask the same of them, so that nothing was bought."""
+    files = (known.get("fingerprint") or {}).get("files") or ()
+    times = [file.get("mtime_ns") for file in files]
+    if not times or None in times:
+        return None
+    return datetime.fromtimestamp(min(times) / 1e9, tz=UTC)

@@ -10,6 +10,7 @@ import polars as pl
 import pyarrow as pa
 
 from batchrunner.errors import JobError
+from batchrunner.schema import SENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -131,7 +132,7 @@ def _grouped(frame: pl.DataFrame, run: tuple[int, str], groups: _Groups) -> pl.S
 
 
 def _numbers(frame: pl.DataFrame, group: pl.Series, run: int) -> pl.DataFrame:
-    sent = (pl.col("origin").fill_null("sent") == "sent") & (pl.col("attempts").fill_null(0) > 0)
+    sent = pl.col("origin").fill_null("sent").is_in(SENT) & (pl.col("attempts").fill_null(0) > 0)
     item = pl.col("item_id").cast(pl.String)
     case = pl.coalesce(pl.col("case_id").cast(pl.String), item) if "case_id" in frame.columns else item
     tokens = pl.col("prompt_tokens") + pl.col("completion_tokens")

@@ -10,6 +10,7 @@ import polars as pl
 
 from batchrunner.report.spread import Spread
 from batchrunner.report.timeline import Settled
+from batchrunner.schema import SENT
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -181,7 +182,7 @@ class Figures:
 def _bought(frame: pl.DataFrame) -> pl.DataFrame:
     """The outcomes, copies of others among them without what was spent, and when, on their source."""
     spent = pl.col("attempts", "started_at", "finished_at", "latency_s", "first_token_s", *TOKENS)
-    sent = pl.col("origin").fill_null("sent") == "sent"
+    sent = pl.col("origin").fill_null("sent").is_in(SENT)
     return frame.with_columns(pl.when(sent).then(spent).name.keep()).with_columns(pl.col("attempts").fill_null(0))
 
 

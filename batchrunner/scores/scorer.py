@@ -29,10 +29,10 @@ SCORES = "scores"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgement:
-    """What a judge said of an answer, and when it was asked: of an answer that came later it said nothing."""
+    """What a judge said of an answer, and of when the answers are that it looked at: of later ones it said nothing."""
 
     value: float
-    began_at: datetime
+    as_of: datetime
 
 
 Judgements = Mapping[str, Sequence[Judgement]]
@@ -64,7 +64,7 @@ class Scorer:
         if spec.kind != "judge":
             return {}
         said = sorted(
-            (item, each.value, str(each.began_at)) for item, found in self.judge(spec.name).items() for each in found
+            (item, each.value, str(each.as_of)) for item, found in self.judge(spec.name).items() for each in found
         )
         return {"judged": len(said), "digest": blake2b(orjson.dumps(said), digest_size=8).hexdigest()}
 
@@ -142,7 +142,7 @@ class Scorer:
     def _judged_of(self, name: str, row: Mapping[str, Any], said: Sequence[Judgement]) -> float | None:
         """The mean of what was said of this answer; of one that came later nothing was."""
         answered_at = row.get("finished_at")
-        values = [each.value for each in said if answered_at is None or each.began_at >= answered_at]
+        values = [each.value for each in said if answered_at is None or each.as_of >= answered_at]
         if said and not values:
             count, first = self.faults.get(name, (0, str(row["item_id"])))
             self.faults[name] = (count + 1, first)

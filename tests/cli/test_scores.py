@@ -159,7 +159,7 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
         batchrunner("redo", tmp_path / "runs/graded", "--where", "item_id = 'a'", "--set", "request.max_tokens=9")
         newer = batchrunner("reparse", job)
         stale = scores_of(newer.last_line)
-        batchrunner("redo", judge, "--where", "item_id = 'a'")
+        looked = run(judge)
         mended = scores_of(batchrunner("reparse", job).last_line)
         asked = server.books().asked.total()
 
@@ -168,10 +168,12 @@ def test_a_judge_is_another_job_whose_answers_come_back_by_item(tmp_path):
     assert judged.ok, judged.summary
     assert after == [{"right": 1.0, "grade": 4.0}, {"right": 0.0, "grade": 4.0}, {"right": None, "grade": 4.0}]
     # The results that the judge reads are another file now, whose rows ask the same.
-    assert (again.exit, again.summary["now"]["sent"], asked) == (0, 0, 8)
+    assert (again.exit, again.summary["now"]["sent"], asked) == (0, 0, 7)
     # A grade is that of the answer which was judged.
     assert [score["grade"] for score in stale] == [None, 4.0, 4.0]
     assert "1 answers are newer than their grades, the first a" in newer.err
+    # The new answer says the same: the judge has looked at it, and needs no more than that.
+    assert looked.summary["now"]["sent"] == 0
     assert [score["grade"] for score in mended] == [4.0] * 3
 
 

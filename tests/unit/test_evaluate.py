@@ -150,6 +150,14 @@ def test_what_was_copied_has_neither_cost_nor_time():
     assert (group.items, group.sent, group.cost_per_item_usd, group.latency_p95_s) == (2, 1, 0.002, 1.0)
 
 
+def test_a_revised_verdict_leaves_what_an_answer_cost():
+    asked = [item("c1", "a", origin="reparsed"), item("c2", "a"), item("c1", "b"), item("c2", "b")]
+
+    one, other = compared(asked).groups
+
+    assert (one.sent, one.cost_per_item_usd, one.latency_p50_s) == (2, other.cost_per_item_usd, other.latency_p50_s)
+
+
 def test_a_row_that_was_never_sent_leaves_the_price_known():
     items = [item("c1", "a"), item("c2", "a", status="rejected", attempts=0, cost_usd=None, prompt_tokens=None)]
 

@@ -29,7 +29,7 @@ def scored(text: str | None, column: Any = None, *, status: str = "succeeded", *
         params={"p": "param"},
         base=Path(),
         columns=["expected", "other"],
-        judge=lambda _: {"i": [Judgement(value=3.0, began_at=NOON), Judgement(value=5.0, began_at=NOON)]},
+        judge=lambda _: {"i": [Judgement(value=3.0, as_of=NOON), Judgement(value=5.0, as_of=NOON)]},
     )
     assert scorer is not None
     batch = pa.RecordBatch.from_pylist(
@@ -247,7 +247,7 @@ def test_what_is_no_number_is_no_score_and_is_said(tmp_path, gave, score, noted)
 
 
 def test_of_an_answer_that_came_later_a_judge_has_said_nothing():
-    said = {"a": [Judgement(value=1.0, began_at=NOON), Judgement(value=5.0, began_at=NOON + timedelta(hours=2))]}
+    said = {"a": [Judgement(value=1.0, as_of=NOON), Judgement(value=5.0, as_of=NOON + timedelta(hours=2))]}
     spec = ScoreSpec(name="x", kind="judge", run="somewhere")
     scorer = compile_scores([spec], params={}, base=Path(), columns=[], judge=lambda _: said)
     assert scorer is not None
