@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from batchrunner import assemble, spec
-from batchrunner.errors import JobError, RunLocked
+from batchrunner.api.rows import await_free, beside
+from batchrunner.errors import JobError
 from batchrunner.sources import write_frame
-from batchrunner.store import lock_is_held, lock_path
 
 if TYPE_CHECKING:
     from batchrunner.events import Progress
@@ -37,6 +37,8 @@ SECTIONS = (
     "input", "provider", "request", "limits", "retry", "timeouts", "budget", "prices", "output", "expect", "reuse",
     "matrix", "storage", "telemetry", "labels",
 )  # fmt: skip
+_SWITCHES = ("simulate", "fresh", "accept_change", "overwrite", "strict")
+_TIMES = ("wait_lock_s", "grace_s", "flush_every_s")
 WAYS = ("limit", "fresh", "accept_change", "overwrite", "strict", "wait_lock_s", "grace_s", "flush_every_s")
 """What is said of one call rather than of the job."""
 
@@ -94,17 +96,27 @@ class Settings(TypedDict, total=False):
 
 
 def prepared(
-    call: tuple[Any, Any, str | Path | None], settings: Mapping[str, Any], environ: Mapping[str, str], **more: Any
+    call: tuple[Any, Any, str | Path | None],
+    settings: Mapping[str, Any],
+    environ: Mapping[str, str],
+    *,
+    rows_folder: Path | None = None,
+    **more: Any,
 ) -> tuple[JobSpec, assemble.Invocation]:
-    """The job and its invocation; rows in memory are written to disk. `call` is job, rows and out. Raises JobError."""
+    """The job and its invocation; rows in memory are written to disk, beside the run or in `rows_folder`.
+
+    `call` is job, rows and out. Raises JobError.
+    """
     (job, rows, out), given = call, dict(settings)
+    check_ways(given)
     given.pop("progress", None)
-    params, simulate = given.pop("params", {}), bool(given.pop("simulate", False))
+    params, simulate = given.pop("params", {}), given.pop("simulate", False)
     max_failed = str(given.pop("max_failed", 0))
     ways = {name: given.pop(name) for name in WAYS if name in given}
     overrides = _overrides(given)
     if rows is not None:
-        overrides["input.path"] = str(_beside(out))
+        kept = beside(out) if rows_folder is None else rows_folder / beside(out).name
+        overrides["input.path"] = str(kept)
     texts = {name: str(value) for name, value in params.items()}
     loaded = _job(job, overrides, params=texts, environ=environ)
     if isinstance(job, Mapping) and out is None and loaded.output.dir is None:
@@ -113,7 +125,7 @@ def prepared(
     place = assemble.place_of(found, environ)
     if rows is not None:
         waits_s = float(ways.get("wait_lock_s", 0))
-        write_frame(rows, _beside(out), before=lambda: _await_free(place.directory, waits_s))
+        write_frame(rows, kept, before=lambda: await_free(place.directory, waits_s))
     invocation = assemble.Invocation(
         directory=place.directory,
         address=place.address,
@@ -127,30 +139,31 @@ def prepared(
     return loaded, invocation
 
 
-def _await_free(directory: Path, wait_s: float) -> None:
-    """Rows that a run at work reads are not replaced under it. Raises RunLocked."""
-    until = time.monotonic() + wait_s
-    while lock_is_held(lock_path(directory)):
-        if time.monotonic() >= until:
-            raise RunLocked(f"{directory} is in use with other rows; wait for it (wait_lock_s), or give another out")
-        time.sleep(0.2)
-
-
-def _beside(out: str | Path | None) -> Path:
-    """Where rows in memory are kept."""
-    if out is None:
-        raise JobError("out: expected a directory for the run, since rows in memory have no place of their own")
-    if "://" in str(out):
-        raise JobError(
-            f"out: rows in memory are kept beside the run, so expected a directory of this machine, got {str(out)!r}; "
-            "or write the rows to a file, and give that as the job"
-        )
-    return Path(f"{out}.rows.parquet").absolute()
+def check_ways(given: Mapping[str, Any]) -> None:
+    """Raises JobError with every fault of what is said of one call."""
+    faults = []
+    for name, value in given.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name in _SWITCHES and not isinstance(value, bool):
+            faults.append(f"{name}: expected True or False, got {value!r}")
+        elif name in _TIMES and not (is_number and value >= 0):
+            faults.append(f"{name}: expected seconds, 0 or more, got {value!r}")
+        elif name == "limit" and not (isinstance(value, int) and is_number and value >= 1):
+            faults.append(f"limit: expected a whole number of items, 1 or more, got {value!r}; leave it out for all")
+        elif name == "progress" and not (isinstance(value, bool) or value is None or callable(value)):
+            faults.append(f"progress: expected True, False or a function, got {value!r}")
+    if faults:
+        raise JobError(*faults)
 
 
 def _job(job: Any, overrides: dict[str, Any], **given: Mapping[str, str]) -> JobSpec:
     if isinstance(job, Mapping):
         return spec.of_tree(job, overrides=overrides, **given)
+    if not isinstance(job, str | PathLike | None):
+        kind = type(job).__name__
+        raise JobError(
+            f"job: expected a job file, a rows file or a dict, got {kind}; rows in memory are given as rows="
+        )
     if job is not None and str(job).endswith(".toml"):
         return spec.load(Path(job), overrides=overrides, **given)
     path = overrides.pop("input.path", None) if job is None else job

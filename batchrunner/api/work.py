@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from batchrunner import assemble, spec
+from batchrunner.api.rows import alone
 from batchrunner.api.settings import prepared
 from batchrunner.signals import Signals
 from batchrunner.store import read_frames
@@ -91,16 +93,21 @@ class Work:
         environ = dict(os.environ)
         watch = self.settings.get("progress") or None
         self._watch = _Line() if watch is True else watch
-        job, invocation = prepared(self.call, self.settings, environ, signals=self.signals, hears=self.hears)
-        summary = assemble.invoke(job, invocation, display=self, environ=environ)
+        with alone(self.call, self.settings):
+            job, invocation = prepared(self.call, self.settings, environ, signals=self.signals, hears=self.hears)
+            summary = assemble.invoke(job, invocation, display=self, environ=environ)
         if self._broken is not None:
             raise self._broken
         return Run(summary=summary, notes=tuple(self.notes))
 
     def plan(self) -> dict[str, Any]:
         environ = dict(os.environ)
-        job, invocation = prepared(self.call, self.settings, environ, signals=self.signals)
-        return assemble.plan(job, invocation, environ=environ)
+        with tempfile.TemporaryDirectory(prefix="batchrunner-") as scratch:
+            # The rows that the run has stay what they are.
+            job, invocation = prepared(
+                self.call, self.settings, environ, rows_folder=Path(scratch), signals=self.signals
+            )
+            return assemble.plan(job, invocation, environ=environ)
 
     # The display of the run
 

@@ -152,10 +152,19 @@ def fanned_out(
 
 
 def earlier_runs(prepared: Prepared, *, apart: Path, simulate: bool) -> Iterator[Path]:
-    """The run directories that `reuse.from` names, and their shards; simulated ones for a simulated run alone.
+    """The run directories that `reuse.from` names, and their shards, the one first that was at work last: what was
+    bought again replaces what it was bought for. Simulated ones for a simulated run alone.
 
     Neither this run nor one that --fresh has set aside. Raises JobError for what is on an object store.
     """
+    return iter(sorted(_earlier_runs(prepared, apart, simulate), key=_worked_at, reverse=True))
+
+
+def _worked_at(directory: Path) -> tuple[int, str]:
+    return (directory / "run.json").stat().st_mtime_ns, str(directory)
+
+
+def _earlier_runs(prepared: Prepared, apart: Path, simulate: bool) -> Iterator[Path]:
     job = prepared.ready.job
     for pattern in job.reuse.sources or ():
         if "://" in pattern:

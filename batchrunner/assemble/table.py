@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from batchrunner import __version__, providers, sources, store, templates
 from batchrunner.assemble.expecting import remembered
@@ -226,14 +227,15 @@ class Remade:
         return self.carried.batches(self.source, self.checked, selection=selection)
 
     def asked(self) -> Iterator[tuple[int, str, str]]:
-        """The row, the path and the body of every request."""
+        """The row, the path and the body of every request; the path from the server's root on, as batches have it."""
         provider, endpoint = self._dialect()
+        root = urlsplit(endpoint.base_url).path.rstrip("/")
         for item in self.source.rows():
             try:
                 request = conversation.build(provider, self.asker.ask(item.columns), endpoint)
             except BadRow:
                 continue
-            yield item.row, request.path, request.body.decode()
+            yield item.row, f"{root}{request.path}", request.body.decode()
 
     def _dialect(self) -> tuple[Provider, Endpoint]:
         job = self.manifest["job"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ def write_frame(rows: Any, path: Path, *, before: Callable[[], None] = lambda: N
                 return path
             before()
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
         beside.write_bytes(data)
         beside.replace(path)
     except OSError as error:

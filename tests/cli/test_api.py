@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -322,7 +323,7 @@ def test_calls_are_typed(tmp_path):
 def test_faults_are_exceptions_with_our_words(tmp_path, monkeypatch, call, said):
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(batchrunner.JobError) as fault:
+    with pytest.raises(JobError) as fault:
         batchrunner.run(provider="tess", agent_id=1, **call)
 
     assert said in str(fault.value)
@@ -356,3 +357,60 @@ def test_a_key_that_only_later_dicts_have_is_sent_too(tmp_path):
 def test_rows_that_parquet_cannot_keep_are_told(tmp_path):
     with pytest.raises(JobError, match="cannot be kept as Parquet"):
         write_frame([{"prompt": "a", "empty": {}}], tmp_path / "rows.parquet")
+
+
+def test_planning_and_refused_calls_leave_the_rows_of_a_run_alone(tmp_path, server):
+    out = tmp_path / "run"
+    batchrunner.run(rows=[{"id": "a", "prompt": "Say a"}], out=out, **settings(server))
+    kept = (tmp_path / "run.rows.parquet").read_bytes()
+    other = [{"id": "a", "prompt": "Say b"}, {"id": "c", "prompt": "Say c"}]
+
+    planned = batchrunner.plan(rows=other, out=out, **settings(server))
+    with pytest.raises(JobError):
+        batchrunner.run(rows=other, out=out, **settings(server), prompt="{{ nothing }}")
+
+    assert planned["items"]["total"] == 2
+    assert (tmp_path / "run.rows.parquet").read_bytes() == kept
+    assert not [*tmp_path.glob(".*")]
+
+
+def test_calls_at_once_never_answer_with_each_others_rows(tmp_path, server):
+    """One of them is told that the other one is at work, or comes after it."""
+
+    async def both(number: int) -> list[object]:
+        out = tmp_path / str(number)
+        calls = [[{"id": f"{name}{n}", "prompt": f"Say {name}"} for n in range(30)] for name in "ab"]
+        given = settings(server)
+        return await asyncio.gather(
+            *(batchrunner.arun(rows=rows, out=out, **given) for rows in calls), return_exceptions=True
+        )
+
+    for number in range(5):
+        found = asyncio.run(both(number))
+        refused = [each for each in found if isinstance(each, BaseException)]
+        assert all(isinstance(each, RunLocked) for each in refused), refused
+        for name, run in zip("ab", found, strict=True):
+            if isinstance(run, batchrunner.Run):
+                assert {row["item_id"][0] for row in run.to_arrow().to_pylist()} == {name} or len(refused) == 0
+
+
+def test_rows_given_as_the_job_are_refused_in_words(tmp_path, server):
+    with pytest.raises(JobError, match="rows in memory are given as rows="):
+        batchrunner.run([{"id": "a", "prompt": "Say a"}], out=tmp_path / "run", **settings(server))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"limit": 0}, "limit: expected a whole number of items, 1 or more, got 0"),
+        ({"limit": True}, "limit: expected a whole number"),
+        ({"limit": "2"}, "limit: expected a whole number"),
+        ({"wait_lock_s": "1m"}, "wait_lock_s: expected seconds, 0 or more, got '1m'"),
+        ({"grace_s": -1}, "grace_s: expected seconds"),
+        ({"simulate": "no"}, "simulate: expected True or False, got 'no'"),
+        ({"progress": "x"}, "progress: expected True, False or a function"),
+    ],
+)
+def test_what_is_said_of_a_call_is_checked(tmp_path, server, given, said):
+    with pytest.raises(JobError, match=re.escape(said)):
+        batchrunner.run(rows=[{"id": "a", "prompt": "x"}], out=tmp_path / "run", **settings(server), **given)
