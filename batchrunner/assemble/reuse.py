@@ -8,6 +8,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchrunner.errors import JobError, RunError
@@ -26,7 +27,6 @@ from batchrunner.store import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from batchrunner.assemble.invocation import Invocation
     from batchrunner.assemble.prepare import Prepared
@@ -77,7 +77,7 @@ def take_over(run: Run, prepared: Prepared, selection: Selection, *, simulate: b
     if not (spec.sources or spec.dedupe):
         return TakenOver()
     wanted = _wanted(prepared, selection, run.ledger.settled_mask())
-    counts, notes = {REUSED: 0, DUPLICATE: 0}, []
+    counts, notes = {REUSED: 0, DUPLICATE: 0}, [*_without_runs(prepared)]
     if spec.dedupe:
         counts[DUPLICATE] = record_all(run, copies(run.view(), wanted, origin=DUPLICATE, statuses=SETTLED))
     for directory in earlier_runs(prepared, apart=run.directory, simulate=simulate):
@@ -158,6 +158,17 @@ def earlier_runs(prepared: Prepared, *, apart: Path, simulate: bool) -> Iterator
     Neither this run nor one that --fresh has set aside. Raises JobError for what is on an object store.
     """
     return iter(sorted(_earlier_runs(prepared, apart, simulate), key=_worked_at, reverse=True))
+
+
+def _without_runs(prepared: Prepared) -> Iterator[str]:
+    """Of names that are no patterns those where no run is: a pattern may have none yet."""
+    job = prepared.ready.job
+    for name in job.reuse.sources or ():
+        directory = job.base / Path(name).expanduser()
+        if "://" not in name and not (
+            glob.has_magic(name) or (directory / "commits").is_dir() or shard_folders(directory)
+        ):
+            yield f"reuse.from: {name}: no run there (looked in {job.base}), so nothing is taken over from it"
 
 
 def _worked_at(directory: Path) -> tuple[int, str]:

@@ -197,6 +197,11 @@ class Table:
             layout = self.remade.carried.layout(self.remade.checked)
             yield from store.result_batches(self.view, self.remade.batches(), schema=layout, scratch=Path(scratch))
 
+    @property
+    def inputs(self) -> frozenset[Path]:
+        """The files that the run reads."""
+        return frozenset(file.path.resolve() for file in self.remade.source.parts) if self.remade else frozenset()
+
     def asked(self) -> Iterator[tuple[int, str, str]]:
         """Row by row in input order the path and the body that are sent; without rows that cannot be asked."""
         return iter(()) if self.remade is None else self.remade.asked()

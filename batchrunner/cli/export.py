@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import Any, BinaryIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from batchrunner.cli.targets import find_run, run_options
+from batchrunner.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 FORMATS = "parquet, jsonl, csv or openai-batch."
 
@@ -40,7 +45,6 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
     keep_small()
     from batchrunner import exports
     from batchrunner.assemble import open_table
-    from batchrunner.errors import JobError
     from batchrunner.report import matching
 
     if kind not in exports.available():
@@ -62,6 +66,8 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
         click.echo(f"{rows:,} rows", err=True)
         click.echo(to)
         return 0
+    if to is not None:
+        _refuse_ours(to, table.inputs)
     with _output(to) as file:
         rows = exports.load(kind).write(batches, table.schema, file)
     if to is not None:
@@ -71,8 +77,6 @@ def command(run: str, kind: str, to: str | None, where: str | None, **given: Any
 
 
 def _write_folder(kind: Any, batches: Any, asked: Any, to: str) -> int:
-    from pathlib import Path
-
     from batchrunner.errors import StoreError
 
     try:
@@ -83,11 +87,23 @@ def _write_folder(kind: Any, batches: Any, asked: Any, to: str) -> int:
     return rows
 
 
+def _refuse_ours(to: str, inputs: Collection[Path]) -> None:
+    """Raises JobError where an export would replace what a run is made of or reads."""
+    target = Path(to).resolve()
+    if not target.is_file():
+        return
+    inside = next((parent for parent in target.parents if (parent / "commits").is_dir()), None)
+    if inside is not None:
+        raise JobError(f"--to {to}: a file of the run in {inside}; name one elsewhere")
+    if target in inputs or target.suffix == ".toml":
+        what = "the run reads it" if target in inputs else "that is a job file"
+        raise JobError(f"--to {to}: {what}; name another file")
+
+
 @contextlib.contextmanager
 def _output(to: str | None) -> Any:
     """Standard output, or a file that appears once it is whole."""
     import os
-    from pathlib import Path
 
     from batchrunner.errors import StoreError
 

@@ -105,8 +105,9 @@ def regex(texts: Sequence[str | None], spec: ScoreSpec) -> list[Any]:
             return whole.to_list()
         return [one or other for one, other in zip(series.str.extract(pattern, 1), whole, strict=True)]
     except pl.exceptions.PolarsError as error:
-        said = str(error).strip().splitlines()[-1].removeprefix("error: ")
-        raise JobError(f"score.{spec.name}.pattern: {said}; lookaround and back-references are not known") from None
+        told = [line.removeprefix("error: ") for line in str(error).splitlines() if line.startswith("error: ")]
+        said = told[-1] if told else str(error).strip().splitlines()[0]
+        raise JobError(f"score.{spec.name}.pattern: {spec.pattern!r}: {said}") from None
 
 
 def numeric(value: Any) -> float | None:

@@ -34,7 +34,7 @@ def test_what_was_asked_answered_and_failed_is_written_line_by_line(tmp_path):
     assert ended.code == 0, ended.err
     asked, answered, failed = (lines(tmp_path / "batch" / f"{name}.jsonl") for name in ("input", "output", "errors"))
     assert [line["custom_id"] for line in asked] == ["p0", "p1", "p2"]
-    assert asked[0]["url"].endswith("/chat/completions")
+    assert asked[0]["url"] == "/v1/chat/completions"  # As OpenAI's own batches name their endpoint.
     assert asked[0]["body"] == {"messages": [{"role": "user", "content": "Say p 0"}], "model": "m", "temperature": 0.5}
     assert [line["custom_id"] for line in answered] == ["p0", "p2"]
     assert answered[0]["response"]["body"]["choices"][0]["message"]["content"] == "hi"

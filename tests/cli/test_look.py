@@ -173,3 +173,20 @@ def test_a_path_that_is_nearly_one_names_it(tmp_path):
 
     assert ended.code == 10
     assert f"did you mean {tmp_path / 'tickets.simulated'}?" in ended.err
+
+
+def test_an_export_replaces_nothing_that_a_run_is_made_of(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(2))
+    (tmp_path / "mine.toml").write_text("")
+    (tmp_path / "old.jsonl").write_text("old")
+    words = ["run", rows, "--provider", "openai", "--model", "m", "--simulate", "--out", tmp_path / "run"]
+    run = Path(batchrunner(*words).last_line).parent
+    wrong = (rows, tmp_path / "mine.toml", run / "run.json", run / "results.parquet")
+    before = [path.read_bytes() for path in wrong]
+
+    codes = [batchrunner("export", run, "--to", path).code for path in wrong]
+    replaced = batchrunner("export", run, "--to", tmp_path / "old.jsonl")
+
+    assert codes == [2] * 4
+    assert [path.read_bytes() for path in wrong] == before
+    assert (replaced.code, len((tmp_path / "old.jsonl").read_text().splitlines())) == (0, 2)

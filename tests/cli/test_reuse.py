@@ -185,3 +185,32 @@ def test_a_plan_counts_on_nothing_of_a_run_that_cannot_be_read(tmp_path):
 
     assert planned.code == 0, planned.err
     assert "3 to buy" in planned.out
+
+
+def test_what_was_bought_again_is_what_the_next_night_takes_over(tmp_path):
+    for night in ("n1", "n2", "n3"):
+        write_rows(tmp_path / f"{night}.jsonl", prompts(1))
+    with counting() as server:
+        job = write_job(tmp_path, server.url, NIGHTS)
+        batchrunner("run", job, "--param", "ds=n1")
+        batchrunner("run", job, "--param", "ds=n2")
+        batchrunner("redo", job, "--param", "ds=n2", "--where", "true")
+        second = pl.read_parquet(tmp_path / "runs/tickets-n2/results.parquet")
+        third = batchrunner("run", job, "--param", "ds=n3")
+        asked = server.books().asked.total()
+
+    assert asked == 2
+    taken = third.table()
+    assert taken["origin"].to_list() == ["reused"]
+    assert taken["response_id"].to_list() == second["response_id"].to_list()
+
+
+def test_a_run_that_is_named_and_not_there_is_told(tmp_path):
+    write_rows(tmp_path / "mon.jsonl", prompts(1))
+    with counting() as server:
+        job = write_job(tmp_path, server.url, 'from = ["runs/nope", "runs/tickets-*"]')
+        ended = batchrunner("run", job, "--param", "ds=mon")
+
+    assert ended.code == 0
+    assert "reuse.from: runs/nope: no run there" in ended.err
+    assert "tickets-*" not in ended.err
