@@ -86,7 +86,7 @@ class Scorer:
                     "run the judge's job, then reparse this one"
                 )
             elif faults:
-                how = f"{spec.function} gave none" if spec.function else "what is expected cannot be made"
+                how = f"{spec.function} gave none" if spec.function else "could not be made"
                 yield f"score {spec.name}: {how} for {faults[0]:,} items, the first {faults[1]}"
 
     @property
@@ -134,9 +134,13 @@ class Scorer:
             return _by_pattern(spec, said, wanted)
         measure = MEASURES[spec.kind]
         scores: list[float | None] = []
-        for value, expected in zip(said, wanted, strict=True):
-            wants = expected is not None and _is_known(expected[spec.name])
-            scores.append(measure(value, expected[spec.name], spec) if wants and expected is not None else None)
+        for row, value, expected in zip(rows, said, wanted, strict=True):
+            if row is None or expected is None or not _is_known(expected[spec.name]):
+                scores.append(None)
+                continue
+            scores.append(measure(value, expected[spec.name], spec))
+            if spec.kind == "number" and scores[-1] is None:
+                self._note(spec.name, row, f"expected is no number: {expected[spec.name]!s:.60}")
         return scores
 
     def _judged_of(self, name: str, row: Mapping[str, Any], said: Sequence[Judgement]) -> float | None:

@@ -305,5 +305,22 @@ def test_an_expectation_that_a_row_does_not_allow_is_told(tmp_path):
 
     assert found["scores"].to_pylist() == [{"x": 1.0}, {"x": None}, {"x": None}, {"x": 0.0}]
     (note,) = scorer.notes()
-    assert note.startswith("score x: what is expected cannot be made for 2 items, the first b: ")
+    assert note.startswith("score x: could not be made for 2 items, the first b: ")
     assert "zero" in note
+
+
+def test_a_number_that_is_held_against_none_is_told(tmp_path):
+    scorer = compile_scores(
+        [ScoreSpec(name="x", kind="number", expected="{{ wanted }}")],
+        params={},
+        base=tmp_path,
+        columns=["wanted"],
+        judge=lambda _: {},
+    )
+    assert scorer is not None
+    rows = [{"item_id": each, "status": "succeeded", "text": "2", "wanted": each} for each in ("a", "2", " ")]
+
+    found = scorer.derived(pa.RecordBatch.from_pylist(rows), {"wanted": "wanted"}, frozenset())
+
+    assert found["scores"].to_pylist() == [{"x": None}, {"x": 1.0}, {"x": None}]
+    assert [*scorer.notes()] == ["score x: could not be made for 1 items, the first a: expected is no number: a"]
