@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _WIDE = "WF"
+_LEAST_WITHIN = 7
 
 
 def width(text: str) -> int:
@@ -21,6 +22,15 @@ def cut(text: str, most: int) -> str:
     if width(text) <= most:
         return text
     return f"{next(_pieces(text, most - 1), '')}…" if most > 0 else ""
+
+
+def cut_within(text: str, most: int) -> str:
+    """The text, or its beginning and its end: names of a kind differ in either."""
+    if width(text) <= most or most < _LEAST_WITHIN:
+        return cut(text, most)
+    begin = next(_pieces(text, (most - 1) // 2), "")
+    end = next(_pieces(text[::-1], most - 1 - width(begin)), "")[::-1]
+    return f"{begin}…{end}"
 
 
 def wrapped(text: str, most: int) -> list[str]:

@@ -104,7 +104,9 @@ def _cases(contrast: Contrast) -> Section | None:
 def _table(comparison: Comparison) -> Grid:
     """A column for each group where these are few; else who is lowest and who is highest."""
     few, several = len(comparison.groups) <= MOST_COLUMNS, len(comparison.scores) > 1
-    middle = [cells.cut(group.name, LONGEST_HEAD) for group in comparison.groups] if few else ["lowest", "highest"]
+    middle = (
+        [cells.cut_within(group.name, LONGEST_HEAD) for group in comparison.groups] if few else ["lowest", "highest"]
+    )
     score, answers = ["score"] if several else [], [] if comparison.scores else ["answers"]
     what = "whose scores are furthest apart" if comparison.scores else "with other outcomes or answers"
     hidden = comparison.differing_cases - len(comparison.differing)

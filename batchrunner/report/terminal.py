@@ -90,6 +90,6 @@ def _widths(rows: Sequence[Sequence[str]], aligns: str) -> list[int]:
 
 
 def _cell(text: str, width: int, align: str) -> str:
-    shown = cells.cut(text, width)
+    shown = cells.cut_within(text, width) if align == "*" else cells.cut(text, width)
     room = " " * (width - cells.width(shown))
     return room + shown if align == ">" else shown + room

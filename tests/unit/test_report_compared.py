@@ -162,6 +162,17 @@ def test_wide_letters_take_two_columns():
     assert "".join(cells.wrapped("日本語日本語", 5)) == "日本語日本語"
 
 
+def test_long_names_that_differ_at_either_end_are_told_apart():
+    names = [f"{model}-of-a-vendor-with-a-long-name+{heat}" for model in ("small", "large") for heat in ("0", "0.5")]
+    told = lines(contrasted([item(f"c{n}", name, n % 2) for n in range(3) for name in names]))
+
+    starts = {line.split()[0] for line in told if "…" in line and line[:5] in ("small", "large")}
+    assert {(start[:5], start.rpartition("+")[2]) for start in starts} == {
+        (model, heat) for model in ("small", "large") for heat in ("0", "0.5")
+    }
+    assert max(map(len, told)) <= 80
+
+
 def test_no_control_character_gets_to_the_terminal():
     assert not set("".join(lines(nasty()))) & {*map(chr, range(32)), "\x7f", "\x9b", "\u202e"}
 
