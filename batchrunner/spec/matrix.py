@@ -132,7 +132,8 @@ def _axis_faults(name: str, value: Any, at: Key) -> Iterator[Fault]:
             return
         if isinstance(key, str) and not _is_name(key):
             yield Fault(at=(*at, key), said=f"expected a name of at most {_LONGEST} characters without '/' and '+'")
-        yield from field_faults(name, each, (*at, key))
+        if name != "system" or each != "":  # With a system prompt and without one is a comparison too.
+            yield from field_faults(name, each, (*at, key))
     if isinstance(value, list):
         names = [_name(name, each, number) for number, each in enumerate(value, 1)]
         twice = sorted({each for each in names if names.count(each) > 1})

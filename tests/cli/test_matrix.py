@@ -255,3 +255,16 @@ def test_items_of_one_session_are_refused(tmp_path):
 
     with pytest.raises(JobError, match="matrix: expected rows on their own"):
         plan(job)
+
+
+def test_with_a_system_prompt_and_without_one_is_a_comparison_too(tmp_path):
+    write_cases(tmp_path, 1)
+    with counting() as server:
+        ended = batchrunner("run", write_job(tmp_path, server.url, 'system = { none = "", brief = "Be brief." }'))
+        exported = batchrunner("export", tmp_path / "runs/eval", "--format", "openai-batch", "--to", tmp_path / "batch")
+
+    assert (ended.code, exported.code) == (0, 0), ended.err
+    lines = [orjson.loads(line) for line in (tmp_path / "batch/input.jsonl").read_bytes().splitlines()]
+    roles = {line["custom_id"]: [message["role"] for message in line["body"]["messages"]] for line in lines}
+    assert len(roles) == 8
+    assert all(said == (["system", "user"] if "+brief" in name else ["user"]) for name, said in roles.items()), roles
