@@ -145,6 +145,7 @@ def run(folder: Path, key: str, *more: object, env: dict[str, str] | None = None
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_key_shows_nowhere_whatever_a_server_does_with_it(tmp_path):
     env = {"OPENAI_API_KEY": KEY}
 

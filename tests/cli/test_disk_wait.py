@@ -59,6 +59,7 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
     raise AssertionError(f"ended without saying {text!r}")
 
 
+@pytest.mark.slow
 def test_a_full_disk_holds_the_run_until_there_is_room(tmp_path, disk):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(300))
     with api(tmp_path / "api.jsonl", latency=0.05) as tess:
@@ -98,6 +99,7 @@ def test_when_nobody_makes_room_it_ends_with_16_and_what_was_answered_is_there(t
         assert len(tess.seen()) == 300
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_nothing_at_all_still_leaves_the_summary_its_last_word(tmp_path, disk):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(60))
     with api(tmp_path / "api.jsonl", latency=0.5) as tess:

@@ -89,6 +89,7 @@ def test_status_tells_the_counts_from_the_files(finished):
     assert state["history"][-1]["exit"] == 3
 
 
+@pytest.mark.slow
 def test_status_follows_a_live_run_and_knows_a_dead_one(tmp_path):
     rows = write_rows(tmp_path / "rows.jsonl", prompts(300))
     with api(tmp_path / "api.jsonl", latency=0.3) as tess:

@@ -46,6 +46,7 @@ def asked(simulator: Api) -> dict[str, Any]:
     return {"provider": "openai", "base_url": simulator.openai, "api_key": "none", "rpm": "none", "concurrency": 50}
 
 
+@pytest.mark.slow
 def test_a_pilot_of_twenty_tells_what_the_rest_costs_in_nine_of_ten_trials(tmp_path: Path, simulator: Api) -> None:
     costs, tokens, widths = [], [], []
     for seed in range(10):

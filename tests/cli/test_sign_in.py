@@ -99,6 +99,7 @@ def leaks(folder: Path, *texts: str) -> list[str]:
     ("rows", "at_once", "lifetime_s", "latency_s"),
     [(400, 60, 1.6, 0.5), pytest.param(3_000, 500, 4.0, 1.5, marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_many_items_over_three_lifetimes_fetch_exactly_three_tokens(
     tmp_path, server, rows, at_once, lifetime_s, latency_s
 ):

@@ -240,6 +240,7 @@ def check(ground: Ground, case: Case, folder: Path) -> None:
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.slow
 def test_a_few_calls_that_fail_lose_nothing(ground, tmp_path):
     ground.learn("new")
 

@@ -134,6 +134,7 @@ async def throttled_gaps(lanes: int, *, times: int) -> list[list[float]]:
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_silent_throttling_is_met_with_growing_waits_that_no_two_lanes_share():
     """One run for both: its waits are real."""
     found = await throttled_gaps(6, times=4)
