@@ -55,10 +55,14 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
             )
             revived = record_all(run, _revived(run, expectation))
         run.finish()
-        results = None if run.ledger.unfinished else publish_results(run, prepared, _selection(manifest), anew=True)
+        state, selection, results = _state(run, prepared, manifest), _selection(manifest), manifest.get("results")
+        left = state["items"]["unfinished"]
+        if not left:
+            whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
+            results = publish_results(run, prepared, whole, anew=True)
         public = job.public()
         known = {**(manifest.get("job") or {}), "score": public["score"], "params": public["params"]}
-        told = {**manifest, **_state(run, prepared, manifest), "results": results, "expect": ready.expected.told()}
+        told = {**manifest, **state, "results": results, "expect": ready.expected.told()}
         told["job"] = known
         write_manifest(run.directory / "run.json", told, job.output.mode)
         if mirror:
@@ -67,14 +71,21 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
             "type": "reparsed",
             "name": job.name,
             "run": run.place,
-            "results": results,
+            "results": None if left else results,
             "expects": expectation is not None,
             "revived": revived,
             "not_valid": invalid,
             "scores": [score.name for score in job.score],
-            "notes": [*prepared.scorer.notes()] if prepared.scorer else [],
+            "notes": [*_notes(prepared, left)],
             "items": told["items"],
         }
+
+
+def _notes(prepared: Prepared, left: int) -> Iterator[str]:
+    if left:
+        yield f"{left:,} items are unfinished; the results are made when the run's command has finished them"
+    elif prepared.scorer:
+        yield from prepared.scorer.notes()
 
 
 def _check_same(run: Run, prepared: Prepared) -> None:
@@ -102,8 +113,10 @@ def _completion(outcome: Outcome) -> Completion:
 
 
 def _selection(manifest: Mapping[str, Any]) -> Selection:
-    taken = manifest.get("selection")
-    return Selection(**taken) if taken else Selection()
+    taken = dict(manifest.get("selection") or {})
+    if taken.get("shards") == 1:
+        taken.setdefault("limit", taken.get("stop"))  # Not said by versions before.
+    return Selection(**taken)
 
 
 def _state(run: Run, prepared: Prepared, manifest: Mapping[str, Any]) -> dict[str, Any]:

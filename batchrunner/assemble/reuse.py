@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 REUSED, DUPLICATE = "reused", "duplicate"
 SETTLED, ANSWERED = ("succeeded", "rejected"), ("succeeded",)
 WRITTEN_AT_ONCE = 256
-_SET_ASIDE = re.compile(r".*\.\d+")
+_SET_ASIDE = re.compile(r"(.*)\.\d+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +182,8 @@ def _earlier_runs(prepared: Prepared, apart: Path, simulate: bool) -> Iterator[P
             raise JobError(f"reuse.from: expected directories of earlier runs, got {pattern}; copy the run to a disk")
         for name in sorted(glob.glob(os.path.expanduser(pattern), root_dir=job.base)):  # noqa: PTH111, PTH207
             whole = job.base / name
-            if _SET_ASIDE.fullmatch(whole.name):
+            aside = _SET_ASIDE.fullmatch(whole.name)
+            if aside and (whole.with_name(aside[1]) / "commits").is_dir():
                 continue
             for directory in (whole, *shard_folders(whole)):
                 if (directory / "commits").is_dir() and directory.resolve() != apart.resolve():

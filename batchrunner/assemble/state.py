@@ -185,6 +185,7 @@ class Chronicle:
                 "index": self.selection.index,
                 "shards": self.selection.shards,
                 "stop": self.selection.stop,
+                "limit": self.selection.limit,
             },
             "history": self.before.get("history") or [] if history is None else history,
         }

@@ -214,3 +214,14 @@ def test_a_run_that_is_named_and_not_there_is_told(tmp_path):
     assert ended.code == 0
     assert "reuse.from: runs/nope: no run there" in ended.err
     assert "tickets-*" not in ended.err
+
+
+def test_a_name_that_ends_in_a_number_is_a_run_like_others(tmp_path):
+    for night in ("2026.11.20", "2026.11.21"):
+        write_rows(tmp_path / f"{night}.jsonl", prompts(3))
+    with counting() as server:
+        job = write_job(tmp_path, server.url, NIGHTS)
+        codes = [batchrunner("run", job, "--param", f"ds={night}").code for night in ("2026.11.20", "2026.11.21")]
+        asked = server.books().asked.total()
+
+    assert (codes, asked) == ([0, 0], 3)

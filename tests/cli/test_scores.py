@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -239,3 +240,46 @@ def test_what_is_wrong_with_scores_and_with_the_request_is_said_at_once(tmp_path
         "score.x.pattern",
         "score.y.expected",
     ]
+
+
+def test_a_pilot_and_shards_get_other_scores_too(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS)
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT)
+        batchrunner("run", job, "--limit", 2, "--out", tmp_path / "pilot")
+        for shard in ("0/2", "1/2"):
+            batchrunner("run", job, "--shard", shard, "--out", tmp_path / "parts")
+        job.write_text(job.read_text().replace('name = "right"', 'name = "other"'))
+        pilot = batchrunner("reparse", job, "--out", tmp_path / "pilot")
+        shards = [
+            batchrunner("reparse", job, "--shard", shard, "--out", tmp_path / "parts") for shard in ("0/2", "1/2")
+        ]
+        state = json.loads((tmp_path / "pilot/run.json").read_text())
+        merged = batchrunner("merge", tmp_path / "parts")
+
+    assert [ended.code for ended in (pilot, *shards, merged)] == [0] * 4, (pilot.err, merged.err)
+    assert [[*score] for score in scores_of(pilot.last_line)] == [["other"]] * 2
+    assert {name for score in scores_of(merged.last_line) for name in score} == {"other"}
+    assert (state["items"]["total"], state["items"]["unfinished"], state["exit"]) == (2, 0, 0)
+
+
+def test_a_column_called_turns_is_kept_under_another_name(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{**row, "turns": 3} for row in ROWS[:2]])
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT.replace("{{ wanted }}", "{{ turns }}"))
+        ended = batchrunner("run", job)
+
+    assert ended.code == 0, ended.err
+    assert ended.table()["input_turns"].to_list() == [3, 3]
+
+
+def test_an_input_that_was_only_touched_is_the_same(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", ROWS[:2])
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT)
+        batchrunner("run", job)
+        (tmp_path / "rows.jsonl").touch()
+        shown = batchrunner("export", tmp_path / "runs/graded")
+
+    assert "cannot be read" not in shown.err
+    assert "right" in json.loads(shown.out.splitlines()[0])["scores"]
