@@ -163,7 +163,8 @@ class Worker:
             back = f"{message}; asks to come back in {error.wait_s:,.0f} s" if error.wait_s else message
             return Unfinished(ends=ProviderUnavailable(f"{channel.label}: {back}"), lane_only=True)
         if error.verdict == "reject":
-            return self._outcomes.failed(trip, "rejected", error, message)
+            outcome = self._outcomes.failed(trip, "rejected", error, message)
+            return _unmended(outcome, trip.wrong[-1]) if trip.wrong else outcome
         return self._again(trip, error, message, channel)
 
     def _again(self, trip: Trip, error: RequestError, message: str, channel: Channel) -> Outcome | Later:
@@ -238,6 +239,18 @@ class Worker:
         trip.request, trip.failures, trip.unreadable, trip.error, trip.retry = None, 0, 0, None, False
         trip.failed_prompt_tokens = trip.failed_completion_tokens = None
         return Answered(turn=turn)
+
+
+def _unmended(outcome: Outcome, last: Mapping[str, Any]) -> Outcome:
+    """The server refuses to mend an answer, as one that is too long to be sent back: it stays the item's."""
+    return dataclasses.replace(
+        outcome,
+        error_type="invalid_output",
+        error=f"{last[WRONG]}; asked to mend it: {outcome.error}",
+        text=last.get("text"),
+        finish_reason=last.get("finish_reason"),
+        response_id=last.get("response_id"),
+    )
 
 
 def _sum(known: int | None, more: int | None) -> int | None:

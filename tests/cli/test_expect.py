@@ -140,6 +140,28 @@ def test_a_wrong_answer_is_mended_or_kept_as_rejected(tmp_path):
     assert bad["failed_completion_tokens"] == bad["completion_tokens"] == 5
 
 
+def test_an_answer_that_the_server_refuses_to_mend_is_kept(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", prompts(1))
+    first = answering({"Say p 0": '{"label": "bug"}'})
+
+    def too_long(seen):
+        if len(json.loads(seen.body)["messages"]) == 1:
+            return first(seen)
+        error = {"code": "context_length_exceeded", "message": "maximum context length is 100 tokens"}
+        return {"status": 400, "body_json": {"error": error}}
+
+    with serve_in_thread() as server:
+        server.default = too_long
+        refused = run(write_job(tmp_path, server.url))
+        sent = len(server.seen)
+
+    assert (refused.code, sent) == (3, 2), refused.err
+    kept = pl.read_parquet(refused.summary["results"]).row(0, named=True)
+    assert (kept["status"], kept["error_type"], kept["text"]) == ("rejected", "invalid_output", '{"label": "bug"}')
+    assert '"score" is a required property; asked to mend it: 400 ' in kept["error"]
+    assert (kept["failed_prompt_tokens"], kept["failed_completion_tokens"]) == (10, 5)
+
+
 @pytest.mark.parametrize(("number", "requests"), [(signal.SIGTERM, 3), (signal.SIGKILL, 6)])
 def test_an_answer_that_waits_to_be_mended_is_never_bought_again(tmp_path, number, requests):
     """A drain while the wrong answers are on their way, a kill while better ones are."""
