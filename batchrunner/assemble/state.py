@@ -90,10 +90,12 @@ class Chronicle:
         return notes
 
     def stopped_before(self, job: JobSpec) -> BatchrunnerError | None:
-        """The budget that ended the last invocation still ends this one, unless it was raised."""
+        """The budget that ended the last invocation ends this one too, unless it, the job or the input is another."""
         last = (self.before.get("history") or [{}])[-1]
         caps = [job.budget.max_cost_usd, job.budget.max_tokens_total]
         if last.get("exit") != BUDGET or last.get("budget") != caps:
+            return None
+        if last.get("epoch", self.run.commit.epoch) != self.run.commit.epoch:
             return None
         return BudgetReached(str(last.get("reason")))
 
@@ -157,6 +159,7 @@ class Chronicle:
             "seconds": summary["now"]["seconds"],
             "possibly_billed": summary["now"]["possibly_billed"],
             "budget": caps,
+            "epoch": self.run.commit.epoch,
         }
         history = [*(self.before.get("history") or []), entry][-HISTORY:]
         state = "drained" if unfinished and draining else "stopped" if unfinished else "finished"

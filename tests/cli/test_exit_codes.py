@@ -145,6 +145,20 @@ def test_a_budget_stops_and_stays_stopped(tmp_path):
     assert again.summary["now"]["sent"] == 0
 
 
+def test_what_fits_into_a_budget_once_other_things_are_asked_is_bought(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", prompts(6))
+    with api(tmp_path / "api.jsonl") as server:
+        words = [
+            *("run", rows, "--provider", "openai", "--model", "gpt-4o-mini", "--base-url", server.openai),
+            *("--max-cost", "0.002", "--json", "--rpm", "none", "--set"),
+        ]
+        ended = batchrunner(*words, "request.max_tokens=4000")
+        again = batchrunner(*words, "request.max_tokens=4000")
+        smaller = batchrunner(*words, "request.max_tokens=10", "--accept-change")
+
+    assert [ended.code, again.code, smaller.code] == [17, 17, 0], smaller.err
+
+
 def test_an_unknown_price_with_a_cap_on_money_is_a_fault(rows):
     ended = batchrunner(
         "run",
