@@ -30,11 +30,9 @@ def alone(call: tuple[Any, Any, str | Path | None], settings: Mapping[str, Any])
     if rows is None or out is None or "://" in str(out):
         yield
         return
-    kept, wait_s = beside(out), settings.get("wait_lock_s", 0)
+    kept, wait_s = beside(out), min(settings.get("wait_lock_s", 0), threading.TIMEOUT_MAX)
     with _changed:
-        if not _changed.wait_for(
-            lambda: kept not in _at_work, timeout=wait_s if isinstance(wait_s, int | float) else 0
-        ):
+        if not _changed.wait_for(lambda: kept not in _at_work, timeout=wait_s):
             raise RunLocked(
                 f"{out} is in use with other rows, by another call; wait for it (wait_lock_s), or give another out"
             )

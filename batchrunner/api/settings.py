@@ -37,9 +37,9 @@ SECTIONS = (
     "input", "provider", "request", "limits", "retry", "timeouts", "budget", "prices", "output", "expect", "reuse",
     "matrix", "storage", "telemetry", "labels",
 )  # fmt: skip
-_SWITCHES = ("simulate", "fresh", "accept_change", "overwrite", "strict")
+_SWITCHES = ("fresh", "accept_change", "overwrite", "strict")
 _TIMES = ("wait_lock_s", "grace_s", "flush_every_s")
-WAYS = ("limit", "fresh", "accept_change", "overwrite", "strict", "wait_lock_s", "grace_s", "flush_every_s")
+WAYS = ("limit", *_SWITCHES, *_TIMES)
 """What is said of one call rather than of the job."""
 
 Section = Mapping[str, Any]
@@ -108,7 +108,6 @@ def prepared(
     `call` is job, rows and out. Raises JobError.
     """
     (job, rows, out), given = call, dict(settings)
-    check_ways(given)
     given.pop("progress", None)
     params, simulate = given.pop("params", {}), given.pop("simulate", False)
     max_failed = str(given.pop("max_failed", 0))
@@ -144,7 +143,7 @@ def check_ways(given: Mapping[str, Any]) -> None:
     faults = []
     for name, value in given.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name in _SWITCHES and not isinstance(value, bool):
+        if name in (*_SWITCHES, "simulate") and not isinstance(value, bool):
             faults.append(f"{name}: expected True or False, got {value!r}")
         elif name in _TIMES and not (is_number and value >= 0):
             faults.append(f"{name}: expected seconds, 0 or more, got {value!r}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchrunner import assemble, spec
 from batchrunner.api.rows import alone
-from batchrunner.api.settings import prepared
+from batchrunner.api.settings import check_ways, prepared
 from batchrunner.signals import Signals
 from batchrunner.store import read_frames
 
@@ -87,6 +87,10 @@ class Work:
     notes: list[str] = field(default_factory=list)
     _watch: Callable[[Progress], object] | None = None
     _broken: BaseException | None = None
+
+    def __post_init__(self) -> None:
+        """Raises JobError."""
+        check_ways(self.settings)
 
     def run(self) -> Run:
         """Carry it out. Raises BatchrunnerError, and what `progress` raised once the run has drained."""

@@ -309,9 +309,8 @@ def _conclude(
     items = _items(run.ledger, prepared, selection, spent)
     results = None
     if not items.unfinished and not isinstance(cause, FINAL):
-        whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
         try:
-            results = _published(execution, whole, invocation)
+            results = _published(execution, selection, invocation)
             for note in prepared.scorer.notes() if prepared.scorer else ():
                 execution.display.say(note)
         except FINAL as error:

@@ -55,11 +55,10 @@ def reparse(job: JobSpec, invocation: Invocation, *, environ: Mapping[str, str])
             )
             revived = record_all(run, _revived(run, expectation))
         run.finish()
-        state, selection, results = _state(run, prepared, manifest), _selection(manifest), manifest.get("results")
+        state, results = _state(run, prepared, manifest), manifest.get("results")
         left = state["items"]["unfinished"]
         if not left:
-            whole = Selection() if selection.shards == 1 and not run.ledger.unfinished else selection
-            results = publish_results(run, prepared, whole, anew=True)
+            results = publish_results(run, prepared, _selection(manifest), anew=True)
         public = job.public()
         known = {**(manifest.get("job") or {}), "score": public["score"], "params": public["params"]}
         told = {**manifest, **state, "results": results, "expect": ready.expected.told()}

@@ -145,6 +145,8 @@ def publish_results(
 
     Raises StoreError, and RunLocked where another process has the run on an object store.
     """
+    if selection.shards == 1 and not run.ledger.unfinished:
+        selection = Selection()  # Whatever was taken this time, the rest is there too.
     job, checked = prepared.ready.job, prepared.checked
     target, carried = run.directory / store.RESULTS, carry_of(prepared)
     marks = {
