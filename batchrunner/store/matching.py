@@ -101,18 +101,18 @@ def match(keys: pa.Table, index: pa.Table) -> Matches:
 
     For one item and key a success comes first, then the later outcome. What was refused before it was
     sent never counts: it is judged anew. Exhausted outcomes are carried, and stay open. What was settled for an item
-    that is gone counts for one that asks the same, each for one: an item may get another name, as those of a job that
-    becomes a matrix do.
+    that is gone, or asks something else now, counts for one that asks the same, each for one: an item may get another
+    name, as numbered ones do when a row is put in front, and those of a job that becomes a matrix.
     """
     bucket_count = 1 << (max(keys.num_rows, index.num_rows) // _BUCKET_ROWS).bit_length()
-    carried, changed, gone = [CARRIED.empty_table()], [_CHANGED.empty_table()], [_GONE.empty_table()]
+    carried, changed, left = [CARRIED.empty_table()], [_CHANGED.empty_table()], [_LEFT.empty_table()]
     by_item = zip(_buckets(keys, bucket_count, "id_hash"), _buckets(index, bucket_count, "id_hash"), strict=True)
     for some_keys, some_outcomes in by_item:
         counting = _counting(some_keys, some_outcomes)
         carried.append(counting)
         changed.append(_settled_elsewhere(some_keys, some_outcomes, counting))
-        gone.append(_gone(some_keys, some_outcomes))
-    others = _of_others(keys, pa.concat_tables(carried), pa.concat_tables(gone), bucket_count)
+        left.append(_left(some_keys, some_outcomes))
+    others = _of_others(keys, pa.concat_tables(carried), pa.concat_tables(left), bucket_count)
     still_open = pc.invert(pc.is_in(pa.concat_tables(changed)["row"], others["row"].combine_chunks()))
     return Matches(
         carried=pa.concat_tables([*carried, others]).sort_by("row"),
@@ -120,8 +120,8 @@ def match(keys: pa.Table, index: pa.Table) -> Matches:
     )
 
 
-_GONE = pa.schema([("key_hash", pa.int64()), ("rank", pa.int64())])
-"""Settled outcomes of items that the input does not have any more."""
+_LEFT = pa.schema([("key_hash", pa.int64()), ("rank", pa.int64())])
+"""Settled outcomes of what no item of theirs asks any more."""
 _CHANGED = pa.schema([("row", pa.int64()), ("cost_usd", pa.float64())])
 
 
@@ -191,17 +191,17 @@ def _carried(found: pa.Table) -> pa.Table:
     return pa.table({"row": found["row"], "sequence": sequence, "code": code}, schema=CARRIED)
 
 
-def _gone(keys: pa.Table, index: pa.Table) -> pa.Table:
-    here = pc.is_in(index["id_hash"], keys["id_hash"].combine_chunks())
-    return _best(index.filter(pc.invert(here)), (SUCCEEDED, REJECTED)).select(_GONE.names).cast(_GONE)
+def _left(keys: pa.Table, index: pa.Table) -> pa.Table:
+    best = _best(index, (SUCCEEDED, REJECTED))
+    return best.join(keys, ["id_hash", "key_hash"], join_type="left anti").select(_LEFT.names).cast(_LEFT)
 
 
-def _of_others(keys: pa.Table, carried: pa.Table, gone: pa.Table, bucket_count: int) -> pa.Table:
-    """What items that are gone had settled, for rows that ask the same and have nothing of their own."""
+def _of_others(keys: pa.Table, carried: pa.Table, left: pa.Table, bucket_count: int) -> pa.Table:
+    """What is left over of others, for rows that ask the same and have nothing of their own."""
     found = [CARRIED.empty_table()]
-    if gone.num_rows:
+    if left.num_rows:
         without = keys.filter(pc.invert(pc.is_in(keys["row"], carried["row"].combine_chunks())))
-        by_key = zip(_buckets(without, bucket_count, "key_hash"), _buckets(gone, bucket_count, "key_hash"), strict=True)
+        by_key = zip(_buckets(without, bucket_count, "key_hash"), _buckets(left, bucket_count, "key_hash"), strict=True)
         for rows, outcomes in by_key:
             asked = _numbered(
                 rows.select(["key_hash", "row"]).sort_by([("key_hash", "ascending"), ("row", "ascending")])

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
+from counting_server import counting
 from driving import api, batchrunner, prompts, run_words, write_rows
 
 from batchrunner.schema import OUTCOME
@@ -216,3 +217,17 @@ def test_a_changed_input_with_many_parts_and_epochs_stays_right(tmp_path, tess):
     table = pl.read_parquet(ended.summary["results"])
     assert table["item_id"].to_list() == [row["id"] for row in everything[40:90][::-1]]
     assert all(f"Say {row['id'][0]}" for row in everything)
+
+
+def test_a_row_that_is_put_in_front_of_numbered_ones_is_all_that_is_bought(tmp_path):
+    texts = [f"Say {n}" for n in range(20)]
+    with counting() as server:
+        for said in (texts, ["Say first", *texts]):
+            rows = write_rows(tmp_path / "rows.jsonl", [{"id": n, "prompt": text} for n, text in enumerate(said)])
+            ended = batchrunner(*run_words(rows, server.url, "--out", tmp_path / "run"))
+            assert ended.code == 0, ended.err
+        asked = server.books().asked.total()
+
+    assert asked == 21
+    answers = [text.rpartition(" ")[0] for text in ended.table()["text"]]
+    assert answers == [f"echo: {text}" for text in ("Say first", *texts)]

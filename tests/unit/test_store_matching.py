@@ -64,9 +64,18 @@ def test_an_item_by_another_name_keeps_what_it_asked_each_for_one():
     still_there = matching.match(keys_of(("x", "k"), ("a", "changed"), ("b", "k"), ("c", "k")), index)
 
     assert carried(matches) == [(0, 1, SUCCEEDED), (1, 2, REJECTED)]
-    # What an item has that is still there is its own, whatever it asks now.
-    assert carried(still_there) == [(2, 2, REJECTED), (3, 3, EXHAUSTED)]
+    # What an item asks that is still there is its own; what it does not ask any more is for whoever does.
+    assert carried(still_there) == [(0, 1, SUCCEEDED), (2, 2, REJECTED), (3, 3, EXHAUSTED)]
     assert still_there.changed_items == 1
+
+
+def test_numbered_items_behind_a_row_that_was_put_in_front_keep_what_was_bought():
+    index = index_of(*((str(n), f"k{n}", SUCCEEDED, True) for n in range(5)))
+
+    matches = matching.match(keys_of(("0", "new"), *((str(n + 1), f"k{n}") for n in range(5))), index)
+
+    assert carried(matches) == [(n + 1, n + 1, SUCCEEDED) for n in range(5)]
+    assert matches.changed["row"].to_pylist() == [0]
 
 
 def test_what_was_refused_before_it_was_sent_is_judged_anew():
@@ -156,15 +165,15 @@ def check_matching(asked: list[tuple[str, str]], known: list[tuple[str, str, int
         for number, (item, key, code) in enumerate(known, 1)
         if code != BAD_ROW
     ]
-    expected, names = {}, {item for item, _ in asked}
+    expected = {}
     for row, pair in enumerate(asked):
         if mine := [one for one in outcomes if one[:2] == pair]:
             expected[row] = (row, *max(mine, key=lambda one: one[2:])[3:])
-    gone = {}
+    unasked = {}
     for one in outcomes:
-        if one[0] not in names and one[4] != EXHAUSTED:
-            gone[one[:2]] = max(gone.get(one[:2], one), one, key=lambda one: one[2:])
-    left = sorted(gone.values(), key=lambda one: one[2:])
+        if one[:2] not in asked and one[4] != EXHAUSTED:
+            unasked[one[:2]] = max(unasked.get(one[:2], one), one, key=lambda one: one[2:])
+    left = sorted(unasked.values(), key=lambda one: one[2:])
     for row, (_, key) in enumerate(asked):
         found = next((one for one in reversed(left) if one[1] == key), None)
         if row not in expected and found is not None:
