@@ -184,6 +184,8 @@ class Table:
     schema: Any
     warnings: tuple[str, ...] = ()
     remade: Remade | None = None
+    made: Any = None
+    """The results as they were made, where they cannot be made any more."""
 
     @property
     def variants(self) -> dict[str, dict[str, str]]:
@@ -193,6 +195,9 @@ class Table:
 
     def batches(self) -> Iterator[Any]:
         """Arrow batches in input order. Rows without an outcome have null for it."""
+        if self.made is not None:
+            yield from self.made.iter_batches()
+            return
         if self.remade is None:
             yield from self.view.outcomes()
             return
@@ -273,8 +278,12 @@ def open_table(directory: Path) -> Table:
     try:
         remade = remake(manifest, view)
     except (JobError, KeyError) as error:
-        warning = f"the input of this run cannot be read any more ({error}); its columns are left out"
-        return Table(view=view, schema=store.OUTCOME, warnings=(warning,))
+        why = f"the input of this run cannot be read any more ({error})"
+        made = store.current_results(view)
+        if made is not None:
+            warning = f"{why}; its results are read as they were made"
+            return Table(view=view, schema=made.schema_arrow, made=made, warnings=(warning,))
+        return Table(view=view, schema=store.OUTCOME, warnings=(f"{why}; its columns are left out",))
     schema = remade.carried.results(remade.checked)
     return Table(view=view, schema=schema, remade=remade, warnings=remade.warnings)
 

@@ -130,6 +130,14 @@ def results_match(target: Path, metadata: Mapping[str, Any]) -> bool:
     return OURS in found and {key: value for key, value in found.items() if key != OURS} == _marks(metadata)
 
 
+def current_results(view: View) -> pq.ParquetFile | None:
+    """The run's own results file, where it has every outcome that there is; else None."""
+    target = view.directory / RESULTS
+    found = metadata_of(target)
+    wanted = {OURS: view.run_id.encode(), **_marks({"epoch": view.commit.epoch, "sequence": view.last_sequence})}
+    return pq.ParquetFile(target) if all(found.get(key) == value for key, value in wanted.items()) else None
+
+
 def same_owner(one: Path, other: Path) -> bool:
     """Whether both are results of the same run, or were merged of the same job."""
     return OURS in metadata_of(one) and metadata_of(one)[OURS] == metadata_of(other).get(OURS)

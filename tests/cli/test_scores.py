@@ -283,3 +283,22 @@ def test_an_input_that_was_only_touched_is_the_same(tmp_path):
 
     assert "cannot be read" not in shown.err
     assert "right" in json.loads(shown.out.splitlines()[0])["scores"]
+
+
+def test_a_run_whose_input_is_another_now_is_read_as_its_results_were_made(tmp_path):
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS[:2])
+    with counting() as server:
+        job = write_job(tmp_path, server.url, RIGHT)
+        first = pl.read_parquet(batchrunner("run", job).last_line)
+        write_rows(rows, ROWS)
+        graded = tmp_path / "runs/graded"
+        exported = batchrunner("export", graded, "--format", "parquet", "--to", tmp_path / "copy.parquet")
+        compared = batchrunner("compare", graded, "--by", "status", "--json")
+        rows.unlink()
+        gone = batchrunner("report", graded, "--by", "status")
+
+    assert "its results are read as they were made" in exported.err
+    assert pl.read_parquet(tmp_path / "copy.parquet").equals(first)
+    assert json.loads(compared.out)["scores"] == ["right"]
+    assert gone.code == 0, gone.err
+    assert "SCORES" in gone.out
