@@ -75,7 +75,7 @@ def of_nothing(ending: Ending, skip_exit_code: int | None) -> Ending:
     return Ending(exit=skip_exit_code, reason="the input has no rows")
 
 
-def commands(ending: Ending, items: Items, run: str, command: str) -> dict[str, str]:
+def commands(ending: Ending, items: Items, run: str, command: str, *, matrix: bool = False) -> dict[str, str]:
     """The ready commands: to go on, and to look."""
     where, found = shlex.quote(run), {}
     if ending.exit in HELPS:
@@ -93,6 +93,8 @@ def commands(ending: Ending, items: Items, run: str, command: str) -> dict[str, 
     if items.succeeded + items.rejected + items.exhausted:
         found["report"] = f"batchrunner report {where}"
         found["page"] = f"batchrunner report {where} --html {shlex.quote(f'{PurePath(run).name}.html')}"
+    if matrix and items.succeeded:
+        found["compare"] = f"batchrunner compare {where}"
     return found
 
 
@@ -126,9 +128,7 @@ class Told:
 def summary(ending: Ending, told: Told) -> dict[str, Any]:
     """The summary object of DESIGN section 3; fields may be added, never changed."""
     items, totals, tally = told.items, told.totals, told.tally
-    ready = commands(ending, items, told.run, told.command)
-    if told.job.matrix and items.succeeded:
-        ready["compare"] = f"batchrunner compare {shlex.quote(told.run)}"
+    ready = commands(ending, items, told.run, told.command, matrix=bool(told.job.matrix))
     left = tally.left_possibly_billed + told.in_flight_given_up
     return {
         "type": "fatal" if ending.exit in FATAL else "finished",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from batchrunner.assemble.ending import Items, failures, judge
+from batchrunner.assemble.ending import HELPS, Items, commands, failures, judge
 from batchrunner.assemble.places import copies_of, mirror_of
 from batchrunner.assemble.prepare import get_ready, prepare
 from batchrunner.assemble.reuse import record_all
@@ -133,6 +133,16 @@ def _state(run: Run, prepared: Prepared, manifest: Mapping[str, Any]) -> dict[st
     found = {"items": {**known, "unfinished": items.unfinished, "length": items.length}}
     if items.unfinished:
         return found
-    allowed = (manifest.get("call") or {}).get("given", {}).get("max_failed") or "0"
+    call = manifest.get("call") or {}
+    allowed = call.get("given", {}).get("max_failed") or "0"
     ending = judge(None, items, parse_max_failed(str(allowed)), left=0, redo=False)
-    return {**found, "exit": ending.exit, "reason": ending.reason, "failed_by_type": failures(spent)}
+    ready = commands(ending, items, run.place, call.get("command", ""), matrix=bool(prepared.ready.job.matrix))
+    return {
+        **found,
+        "exit": ending.exit,
+        "reason": ending.reason,
+        "retryable": ending.exit in HELPS,
+        "next": next(iter(ready.values()), None),
+        "commands": ready,
+        "failed_by_type": failures(spent),
+    }

@@ -306,7 +306,8 @@ def test_another_schema_is_applied_to_the_answers_there_are(tmp_path):
     assert table["out_label"].to_list() == [None, "other"]
     assert table["origin"].to_list() == ["sent", "reparsed"]
     state = json.loads(looked.out)
-    assert (state["items"]["succeeded"], state["exit"]) == (2, 0)
+    assert (state["items"]["succeeded"], state["exit"], state["retryable"]) == (2, 0, False)
+    assert state["next"].endswith("--sample 3")
     # Three answers were paid for, whatever they are called now.
     assert state["prompt_tokens"] == 30
 
