@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
@@ -16,7 +16,20 @@ from batchrunner.scores import Judgement, compile_scores, verdict
 from batchrunner.scores.measures import numeric
 from batchrunner.spec import ScoreSpec
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchrunner.scores import Judgements, Scorer
+
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def scorer_of(
+    spec: ScoreSpec, *, base: Path = Path(), columns: Sequence[str] = (), judged: Judgements | None = None
+) -> Scorer:
+    scorer = compile_scores([spec], params={"p": "param"}, base=base, columns=columns, judge=lambda _: judged or {})
+    assert scorer is not None
+    return scorer
 
 
 def scored(text: str | None, column: Any = None, *, status: str = "succeeded", **spec: Any) -> float | None:
@@ -24,14 +37,8 @@ def scored(text: str | None, column: Any = None, *, status: str = "succeeded", *
     template = {} if spec["kind"] in ("python", "judge") or "expected" in spec else {"expected": "{{ expected }}"}
     if spec["kind"] == "regex" and column is None:
         template = {}
-    scorer = compile_scores(
-        [ScoreSpec(name="x", **template, **spec)],
-        params={"p": "param"},
-        base=Path(),
-        columns=["expected", "other"],
-        judge=lambda _: {"i": [Judgement(value=3.0, as_of=NOON), Judgement(value=5.0, as_of=NOON)]},
-    )
-    assert scorer is not None
+    judged = {"i": [Judgement(value=3.0, as_of=NOON), Judgement(value=5.0, as_of=NOON)]}
+    scorer = scorer_of(ScoreSpec(name="x", **template, **spec), columns=["expected", "other"], judged=judged)
     batch = pa.RecordBatch.from_pylist(
         [{"item_id": "i", "status": status, "text": text, "expected": column, "other": "o"}],
         pa.schema(
@@ -204,14 +211,7 @@ def test_what_a_function_raises_costs_no_results(tmp_path):
     (tmp_path / "mine_raising.py").write_text(
         "def score(row):\n    return {'a': True, 'b': 2, 'c': None}[row['item_id']]\n"
     )
-    scorer = compile_scores(
-        [ScoreSpec(name="x", kind="python", function="mine_raising:score")],
-        params={},
-        base=tmp_path,
-        columns=[],
-        judge=lambda _: {},
-    )
-    assert scorer is not None
+    scorer = scorer_of(ScoreSpec(name="x", kind="python", function="mine_raising:score"), base=tmp_path, columns=[])
     rows = [{"item_id": each, "status": "succeeded", "text": ""} for each in "abcd"]
 
     found = scorer.derived(pa.RecordBatch.from_pylist(rows), {}, frozenset())
@@ -235,8 +235,7 @@ def test_what_is_no_number_is_no_score_and_is_said(tmp_path, gave, score, noted)
     """Each time from the file as it is now, whatever this process has loaded before."""
     (tmp_path / "mine_odd.py").write_text(f"import decimal\n\ndef score(row):\n    return {gave}\n")
     spec = ScoreSpec(name="x", kind="python", function="mine_odd:score")
-    scorer = compile_scores([spec], params={}, base=tmp_path, columns=[], judge=lambda _: {})
-    assert scorer is not None
+    scorer = scorer_of(spec, base=tmp_path)
 
     found = scorer.derived(
         pa.RecordBatch.from_pylist([{"item_id": "a", "status": "succeeded", "text": ""}]), {}, frozenset()
@@ -249,8 +248,7 @@ def test_what_is_no_number_is_no_score_and_is_said(tmp_path, gave, score, noted)
 def test_of_an_answer_that_came_later_a_judge_has_said_nothing():
     said = {"a": [Judgement(value=1.0, as_of=NOON), Judgement(value=5.0, as_of=NOON + timedelta(hours=2))]}
     spec = ScoreSpec(name="x", kind="judge", run="somewhere")
-    scorer = compile_scores([spec], params={}, base=Path(), columns=[], judge=lambda _: said)
-    assert scorer is not None
+    scorer = scorer_of(spec, judged=said)
     times = [NOON - timedelta(hours=1), NOON + timedelta(hours=1), NOON + timedelta(hours=3)]
     rows = [{"item_id": "a", "status": "succeeded", "text": "", "finished_at": at} for at in times]
 
@@ -274,14 +272,7 @@ def test_a_columns_name_where_its_value_is_meant_is_a_fault():
 
 
 def test_columns_that_are_json_in_the_results_are_values_again():
-    scorer = compile_scores(
-        [ScoreSpec(name="x", kind="contains", expected="{{ words }}")],
-        params={},
-        base=Path(),
-        columns=["words"],
-        judge=lambda _: {},
-    )
-    assert scorer is not None
+    scorer = scorer_of(ScoreSpec(name="x", kind="contains", expected="{{ words }}"), columns=["words"])
     rows = [{"status": "succeeded", "text": "a b", "input_words": '["a", "b"]'}]
 
     found = scorer.derived(pa.RecordBatch.from_pylist(rows), {"words": "input_words"}, frozenset({"words"}))
@@ -290,14 +281,7 @@ def test_columns_that_are_json_in_the_results_are_values_again():
 
 
 def test_an_expectation_that_a_row_does_not_allow_is_told(tmp_path):
-    scorer = compile_scores(
-        [ScoreSpec(name="x", kind="exact", expected="{{ 6 // part }}")],
-        params={},
-        base=tmp_path,
-        columns=["part"],
-        judge=lambda _: {},
-    )
-    assert scorer is not None
+    scorer = scorer_of(ScoreSpec(name="x", kind="exact", expected="{{ 6 // part }}"), base=tmp_path, columns=["part"])
     parts = {"a": 3, "b": 0, "c": None, "d": 6}
     rows = [{"item_id": each, "status": "succeeded", "text": "2", "part": part} for each, part in parts.items()]
 
@@ -310,14 +294,7 @@ def test_an_expectation_that_a_row_does_not_allow_is_told(tmp_path):
 
 
 def test_a_number_that_is_held_against_none_is_told(tmp_path):
-    scorer = compile_scores(
-        [ScoreSpec(name="x", kind="number", expected="{{ wanted }}")],
-        params={},
-        base=tmp_path,
-        columns=["wanted"],
-        judge=lambda _: {},
-    )
-    assert scorer is not None
+    scorer = scorer_of(ScoreSpec(name="x", kind="number", expected="{{ wanted }}"), base=tmp_path, columns=["wanted"])
     rows = [{"item_id": each, "status": "succeeded", "text": "2", "wanted": each} for each in ("a", "2", " ")]
 
     found = scorer.derived(pa.RecordBatch.from_pylist(rows), {"wanted": "wanted"}, frozenset())
