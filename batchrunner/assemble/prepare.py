@@ -154,12 +154,8 @@ def get_ready(
     assert endpoint
     assert keys is not None
     about_keys = () if simulate else provider.warnings(endpoint)
-    warnings = (
-        *rehearsal,
-        *about_keys,
-        *(warning for key in keys for warning in key.warnings),
-        *([lack] if lack else []),
-    )
+    of_keys = (warning for key in keys for warning in key.warnings)
+    warnings = (*rehearsal, *about_keys, *of_keys, *([lack] if lack else []))
     return Ready(
         expected=wanted or NOTHING,
         job=job,
