@@ -159,9 +159,13 @@ def _extra_costs(view: View) -> pa.Table:
 
 
 def costs_by_row(superseded: pa.Table, current: pa.Table) -> pa.Table:
-    """What outcomes cost, by the row that their items have in `current`, as a table of `EXTRA_COSTS`."""
+    """What outcomes cost, by the row that their items have in `current`, as a table of `EXTRA_COSTS`.
+
+    An item's answers may count for several rows, where it asks something else now: its costs are those of the last.
+    """
     by_item = superseded.group_by("item_id").aggregate([("cost_usd", "sum"), ("unknown", "any")])
-    found = current.join(by_item, "item_id", join_type="inner").sort_by("row")
+    rows = current.group_by("item_id").aggregate([("row", "max")])
+    found = rows.join(by_item, "item_id", join_type="inner").rename_columns({"row_max": "row"}).sort_by("row")
     cost = pc.fill_null(found["cost_usd_sum"], 0.0)
     return pa.table({"row": found["row"], "cost_usd": cost, "unknown": found["unknown_any"]}, schema=EXTRA_COSTS)
 

@@ -231,3 +231,29 @@ def test_a_row_that_is_put_in_front_of_numbered_ones_is_all_that_is_bought(tmp_p
     assert asked == 21
     answers = [text.rpartition(" ")[0] for text in ended.table()["text"]]
     assert answers == [f"echo: {text}" for text in ("Say first", *texts)]
+
+
+def test_what_an_item_has_cost_is_in_the_table_once_whoever_has_its_answers_now(tmp_path):
+    """`a` is bought twice, then asks something else, and `x` asks what it had asked."""
+    rows = write_rows(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "one"}])
+    with api(tmp_path / "log") as server:
+        words = [
+            "--provider",
+            "openai",
+            "--model",
+            "gpt-4o-mini",
+            "--base-url",
+            server.openai,
+            "--out",
+            tmp_path / "run",
+        ]
+        batchrunner("run", rows, *words)
+        batchrunner("redo", tmp_path / "run", "--where", "item_id = 'a'")
+        write_rows(rows, [{"id": "x", "prompt": "one"}, {"id": "a", "prompt": "two"}])
+        ended = batchrunner("run", rows, *words, "--json")
+        sent = len(server.seen())
+
+    assert (ended.code, sent) == (0, 3), ended.err
+    table = pl.read_parquet(ended.summary["results"])
+    assert table["item_id"].to_list() == ["x", "a"]
+    assert table["cost_usd"].sum() == pytest.approx(ended.summary["cost_usd"])
