@@ -257,3 +257,22 @@ def test_what_an_item_has_cost_is_in_the_table_once_whoever_has_its_answers_now(
     table = pl.read_parquet(ended.summary["results"])
     assert table["item_id"].to_list() == ["x", "a"]
     assert table["cost_usd"].sum() == pytest.approx(ended.summary["cost_usd"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_over_many_nights_no_question_is_bought_twice_whoever_asks_it(tmp_path, seed):
+    chance = random.Random(seed)
+    with counting() as server:
+        for _ in range(7):
+            questions, ids = chance.sample(range(30), 15), chance.sample(range(20), 15)
+            asked = zip(ids, questions, strict=True)
+            rows = write_rows(tmp_path / "rows.jsonl", [{"id": n, "prompt": f"Q{question}"} for n, question in asked])
+            ended = batchrunner(*run_words(rows, server.url, "--out", tmp_path / "run"))
+            table = ended.table()
+            assert [text.split()[1] for text in table["text"]] == [f"Q{question}" for question in questions]
+            assert table["item_id"].to_list() == [str(n) for n in ids]
+            assert batchrunner("fsck", tmp_path / "run").code == 0
+        books = server.books().asked
+
+    assert set(books.values()) == {1}
